@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of this folder share: the base of every store, and the parts of the directory
+ * store. Tests may look in here; other folders may not.
+ */
+#ifndef STORE_STORE_INTERNAL_H
+#define STORE_STORE_INTERNAL_H
+
+#include "store/store.h"
+
+#include <pthread.h>
+#include <sys/types.h>
+
+/* ---- every store ------------------------------------------------------------------------------
+ */
+
+/* `location` is copied. 0 or -ENOMEM. */
+int store_init(struct store *s, const struct store_ops *ops, const char *location);
+void store_release(struct store *s);
+
+/* 1 to STORE_COMPONENT_MAX bytes of a key between two '/'. */
+bool store_component_is_valid(const char *name, size_t length);
+
+/* ---- directory store ---------------------------------------------------------------------------
+ */
+
+/* What a file system promises when several hosts use it; the table stands in docs/formats/store.md.
+ */
+enum store_sharing {
+    STORE_SHARING_LOCAL,    /* one host */
+    STORE_SHARING_COHERENT, /* many hosts, each sees at once what another did */
+    STORE_SHARING_READ,     /* many hosts with stale caches: reading only */
+    STORE_SHARING_UNKNOWN,  /* nothing is known: --store-is-coherent */
+};
+
+/* By the `f_type` of statfs(2). *ret_name (may be NULL) is what people call it. */
+enum store_sharing store_directory_sharing(uint64_t fs_type, const char **ret_name);
+
+/* Directories whose entries are known to be on disk all the way up: a lookup table, not a list. */
+#define STORE_DURABLE_SLOTS 256u
+
+struct store_directory {
+    struct store base;
+    int root_fd;
+    bool writable;
+    bool named_temps; /* the file system or the environment has no unnamed files */
+    bool own_clock;   /* the wall clock is the file system's clock */
+    pthread_mutex_t lock;
+    char *durable[STORE_DURABLE_SLOTS]; /* under lock; owned key prefixes without the last '/' */
+};
+
+int store_directory_open(const char *path, unsigned flags, struct store **ret, struct err *err);
+int store_directory_list(struct store *s, const char *prefix,
+                         const struct store_list_options *options, store_list_fn *fn, void *ctx,
+                         int64_t *ret_now_ms);
+
+enum store_walk {
+    STORE_WALK_LOOK, /* descriptors for openat(2) only */
+    STORE_WALK_READ, /* readable, so that they can be listed and synced */
+    STORE_WALK_MAKE, /* the same, missing directories are made */
+};
+
+/* Open the directory `path` (the first `length` bytes of it) below the root, following no symlink.
+ * -ENOENT; -ENOTDIR if an object stands in the way; -EPROTO if anything else does. */
+int store_directory_walk(struct store_directory *d, const char *path, size_t length,
+                         enum store_walk how, int *ret_fd);
+
+/* Where temporaries with a name live: no key can name it, since components start with no dot. */
+#define STORE_TEMP_DIRECTORY ".tmp"
+#define STORE_TEMP_NAME_SIZE 96
+
+/* "<host>-<boot>-<pid>-<random>" for a process of this host and boot. */
+void store_temp_name(char ret[static STORE_TEMP_NAME_SIZE], pid_t pid);
+/* Remove what processes of this host that are gone have left, of more than a day ago. */
+void store_temps_clean(const struct store_directory *d);
+
+#endif
