@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attach: servers in the background, and commands in a mount namespace of their own.
+ *
+ * A server process serves one mounted version. attach_serve_background() starts it apart from the
+ * caller and comes back when the mount is ready: a mount point is never an empty directory. It writes
+ * a small record under the runtime directory, by which `mounts` and `unmount` find it.
+ *
+ * attach_run() runs a command with datastores at /datastores/NAME (or a directory of the user's
+ * choice), seen by that command and its children only, as root or as an ordinary user
+ * (docs/attaching.md has the cases and fall-backs). The datastores are gone when the last process in
+ * the command's namespace is gone, however that ends.
+ *
+ * This folder knows nothing of versions or stores: what is served is a callback.
+ */
+#ifndef ATTACH_ATTACH_H
+#define ATTACH_ATTACH_H
+
+#include "base/cleanup.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Where sockets, records and private mount points live: GRID_RUNTIME_DIR; root: /run/grid; else
+ * $XDG_RUNTIME_DIR/grid, else /tmp/grid-UID. Made 0700, owner and type checked, no symlink. */
+int attach_runtime_dir(char *ret_path, size_t size, struct err *err);
+
+/* What a mount is, for records and listings. */
+struct attach_record {
+    char name[64];
+    uint32_t version;
+    char cluster[64];
+    char mountpoint[4096];
+    char mode[16];       /* "fuse" */
+    pid_t server;
+    uint64_t server_start; /* field 22 of /proc/PID/stat: a pid that was given out again differs */
+    int64_t since_ms;
+    char run[64];        /* name of the run; "" for `mount` */
+};
+
+/* Called in the server process: mount at `mountpoint`, call ready(ready_ctx, 0, NULL) when mounted or
+ * ready(ready_ctx, -errno, sentence) on failure, then serve till the end. Gives the exit code. */
+typedef void attach_ready_fn(void *ready_ctx, int code, const char *sentence);
+typedef int attach_serve_fn(void *ctx, const char *mountpoint, attach_ready_fn *ready,
+                            void *ready_ctx);
+
+/* Start a server in the background (a process of its own session, standard descriptors closed but the
+ * log, which goes to <runtime>/log/), wait until it is ready or failed. The record is completed with
+ * its pid and written. `mountpoint` must be an existing empty directory. */
+int attach_serve_background(struct attach_record *record, attach_serve_fn *serve, void *ctx,
+                            struct err *err);
+
+/* Live mounts of this user: records whose server is alive and whose mount is there; stale records are
+ * removed on the way. */
+typedef int attach_record_fn(void *ctx, const struct attach_record *record);
+int attach_each(attach_record_fn *fn, void *ctx, struct err *err);
+/* Unmount and wait until the server is gone. */
+int attach_unmount(const char *mountpoint, bool lazy, struct err *err);
+
+/* One datastore of a run. */
+struct attach_item {
+    struct attach_record record; /* name, version, cluster, mode, run filled in by the caller */
+    const char *target;          /* where the command sees it: absolute path */
+    attach_serve_fn *serve;
+    void *serve_ctx;
+};
+
+/* Run argv with all items attached; blocks until it ended; *ret_exit is its exit code (128 + signal if
+ * it was killed). Signals that reach us are passed on; the terminal is the command's. On failure
+ * before the command was started, an errno and a sentence; nothing stays mounted. */
+int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
+               struct err *err);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel's way in: a view as a FUSE file system (libfuse 3, low level).
+ *
+ * No state beyond the image: node id = nid, no open files or directories (answered once with ENOSYS),
+ * unlimited entry and attribute lifetimes, negative entries cached. A server that is killed can be
+ * started again on the same descriptor.
+ *
+ * Threads: front_serve() runs its own few threads and returns when the mount is gone or front_stop()
+ * was called (from a signal handler, too).
+ */
+#ifndef FRONT_FRONT_H
+#define FRONT_FRONT_H
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "view/view.h"
+
+struct front;
+
+struct front_options {
+    const char *fsname;   /* shown in /proc/mounts, e.g. "grid:imagenet:2" */
+    bool allow_other;     /* everybody may read; needs root or user_allow_other */
+    unsigned threads;     /* 0: as many as CPUs, 2 to 8 */
+    int control_fd;       /* an already opened and mounted /dev/fuse; -1: mount here */
+};
+
+/* Mount `view` (borrowed) at `mountpoint`, an existing directory: directly where we may (root, or
+ * inside a user namespace), else through fusermount3. Nothing is served before front_serve(), but the
+ * mount is there; the kernel makes callers wait. */
+int front_mount(struct view *view, const char *mountpoint, const struct front_options *o,
+                struct front **ret, struct err *err);
+/* Serve until unmounted or stopped. */
+int front_serve(struct front *f, struct err *err);
+void front_stop(struct front *f);
+/* Unmounts if still mounted. */
+void front_free(struct front *f);
+AUTO_FREE_FUNC(struct front, front_free);
+
+/* Unmount `mountpoint` (root: umount2; else fusermount3 -u). -EBUSY with a sentence if in use, unless
+ * `lazy`. */
+int front_unmount(const char *mountpoint, bool lazy, struct err *err);
+
+#endif
