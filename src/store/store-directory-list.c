@@ -249,7 +249,7 @@ static int walk_run(struct walk *w, int fd, size_t path_length, const char *begi
 }
 
 /* The store's clock: by a file that is made there, where other hosts' clocks date the objects. */
-static int64_t store_now_ms(const struct store_directory *d)
+static int64_t store_now_ms(struct store_directory *d)
 {
     char name[STORE_TEMP_NAME_SIZE];
     AUTO(close_fd) int dir_fd = -1;
@@ -275,7 +275,7 @@ int store_directory_list(struct store *s, const char *prefix,
                          const struct store_list_options *options, store_list_fn *fn, void *ctx,
                          int64_t *ret_now_ms)
 {
-    const struct store_directory *d = (const struct store_directory *)s;
+    struct store_directory *d = (struct store_directory *)s;
     AUTO(free_ptr) uint8_t *dirents = malloc(DIRENT_BYTES);
     AUTO(walk_release)
     struct walk w = {.options = options, .fn = fn, .ctx = ctx, .dirents = dirents};

@@ -22,10 +22,7 @@
 /* Opening a store must not take long because of somebody's litter. */
 #define TEMPS_MAX 4096
 
-extern const struct store_ops store_directory_ops;
-
-/* ---- file systems ------------------------------------------------------------------------------
- */
+/* ---- file systems ---- */
 
 /* Reasons stand in docs/formats/store.md. Numbers are f_type of statfs(2), 32 bits of it. */
 static const struct {
@@ -88,8 +85,7 @@ static int check_file_system(int fd, const char *path, unsigned flags, bool *ret
     return 0;
 }
 
-/* ---- the root ----------------------------------------------------------------------------------
- */
+/* ---- the root ---- */
 
 /* Cut `path` down to its parent; false at "/". */
 static bool to_parent(char *path)
@@ -196,8 +192,7 @@ int store_directory_open(const char *path, unsigned flags, struct store **ret, s
     return 0;
 }
 
-/* ---- temporaries -------------------------------------------------------------------------------
- */
+/* ---- temporaries ---- */
 
 #define HOST_DIGITS 16u /* of the digest that stands for a host */
 
@@ -244,7 +239,7 @@ static bool is_orphan(const char *name, const char *prefix)
     size_t boot_length = strlen(boot);
     char *end;
 
-    if (strncmp(name, prefix, HOST_DIGITS + 1) != 0)
+    if (boot_length <= 1 || strncmp(name, prefix, HOST_DIGITS + 1) != 0)
         return false;
     if (strncmp(name + HOST_DIGITS + 1, boot, boot_length) != 0)
         return true; /* before the last start of this host */

@@ -11,8 +11,7 @@
 #include <pthread.h>
 #include <sys/types.h>
 
-/* ---- every store ------------------------------------------------------------------------------
- */
+/* ---- every store ---- */
 
 /* `location` is copied. 0 or -ENOMEM. */
 int store_init(struct store *s, const struct store_ops *ops, const char *location);
@@ -21,8 +20,7 @@ void store_release(struct store *s);
 /* 1 to STORE_COMPONENT_MAX bytes of a key between two '/'. */
 bool store_component_is_valid(const char *name, size_t length);
 
-/* ---- directory store ---------------------------------------------------------------------------
- */
+/* ---- directory store ---- */
 
 /* What a file system promises when several hosts use it; the table stands in docs/formats/store.md.
  */
@@ -49,7 +47,14 @@ struct store_directory {
     char *durable[STORE_DURABLE_SLOTS]; /* under lock; owned key prefixes without the last '/' */
 };
 
+extern const struct store_ops store_directory_ops;
+
 int store_directory_open(const char *path, unsigned flags, struct store **ret, struct err *err);
+int store_directory_put_if_absent(struct store *s, const char *key, struct bytes body);
+int store_directory_upload(struct store *s, const char *key, struct store_upload **ret);
+int store_directory_upload_write(struct store_upload *u, const void *data, size_t size);
+int store_directory_upload_commit(struct store_upload *u);
+void store_directory_upload_abort(struct store_upload *u);
 int store_directory_list(struct store *s, const char *prefix,
                          const struct store_list_options *options, store_list_fn *fn, void *ctx,
                          int64_t *ret_now_ms);
@@ -64,6 +69,18 @@ enum store_walk {
  * -ENOENT; -ENOTDIR if an object stands in the way; -EPROTO if anything else does. */
 int store_directory_walk(struct store_directory *d, const char *path, size_t length,
                          enum store_walk how, int *ret_fd);
+
+/* The directory that holds `key`, by the same rules. */
+int store_directory_parent(struct store_directory *d, const char *key, enum store_walk how,
+                           int *ret_fd);
+/* The last component of a key, and the length of what stands before its '/'. */
+const char *store_key_leaf(const char *key, size_t *ret_parent_length);
+
+/* fsync; -EIO, -ENOSPC or -EDQUOT. */
+int store_directory_sync(int fd);
+/* Whether `path`, and all above it, is known to be on disk as a name in its parent. */
+bool store_directory_is_durable(struct store_directory *d, const char *path, size_t length);
+void store_directory_set_durable(struct store_directory *d, const char *path, size_t length);
 
 /* Where temporaries with a name live: no key can name it, since components start with no dot. */
 #define STORE_TEMP_DIRECTORY ".tmp"

@@ -72,8 +72,7 @@ void store_release(struct store *s)
     s->location = NULL;
 }
 
-/* ---- keys --------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 static bool is_key_char(char c)
 {
@@ -125,8 +124,7 @@ static bool prefix_is_valid(const char *prefix)
     return are_components(prefix, prefix[length - 1] == '/' ? length - 1 : length);
 }
 
-/* ---- verbs -------------------------------------------------------------------------------------
- */
+/* ---- verbs ---- */
 
 int store_put_if_absent(struct store *s, const char *key, struct bytes body)
 {

@@ -111,8 +111,7 @@ struct store_upload {
     struct store *store;
 };
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 enum store_open_flags {
     STORE_READ = 0,
@@ -129,8 +128,7 @@ AUTO_FREE_FUNC(struct store, store_close);
 /* In-process store, for tests and the simulator. */
 int store_memory_new(struct store **ret);
 
-/* ---- wrappers: each owns `below` and closes it -------------------------------------------------
- */
+/* ---- wrappers: each owns `below` and closes it ---- */
 
 struct store_retry_policy {
     int attempts;           /* in all; 1: no retry */
@@ -166,8 +164,7 @@ int store_fault_new(struct store *below, const struct store_fault_plan *plan, st
 uint64_t store_fault_calls(struct store *fault); /* calls seen so far */
 bool store_fault_fired(struct store *fault);
 
-/* ---- verbs: check keys, then dispatch -----------------------------------------------------------
- */
+/* ---- verbs: check keys, then dispatch ---- */
 
 bool store_key_is_valid(const char *key);
 
