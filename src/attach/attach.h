@@ -41,23 +41,29 @@ struct attach_record {
     char run[64];        /* name of the run; "" for `mount` */
 };
 
-/* Called in the server process: mount at `mountpoint`, call ready(ready_ctx, 0, NULL) when mounted or
- * ready(ready_ctx, -errno, sentence) on failure, then serve till the end. Gives the exit code. */
+/* Called in the server process, once. `control_fd` is an opened /dev/fuse that is mounted already (the
+ * callee's to close; `mountpoint` may then mean nothing in this mount namespace), or -1: mount at
+ * `mountpoint` yourself. Call ready(ready_ctx, 0, NULL) when requests will be answered, or
+ * ready(ready_ctx, -errno, sentence) on failure; then serve until the mount is gone. Gives the exit
+ * code. In the server process descriptors that the program itself opened (close-on-exec) are still
+ * open, those it inherited are closed, the log (base/log.h) and descriptor 2 lead to the log file,
+ * the directory is "/", and SIGTERM has its default action. */
 typedef void attach_ready_fn(void *ready_ctx, int code, const char *sentence);
-typedef int attach_serve_fn(void *ctx, const char *mountpoint, attach_ready_fn *ready,
-                            void *ready_ctx);
+typedef int attach_serve_fn(void *ctx, const char *mountpoint, int control_fd,
+                            attach_ready_fn *ready, void *ready_ctx);
 
 /* Start a server in the background (a process of its own session, standard descriptors closed but the
- * log, which goes to <runtime>/log/), wait until it is ready or failed. The record is completed with
- * its pid and written. `mountpoint` must be an existing empty directory. */
+ * log, which goes to <runtime>/log/), wait until it is ready or failed. The server writes the record
+ * and removes it. `record->mountpoint` must be an existing empty directory; it is made absolute. */
 int attach_serve_background(struct attach_record *record, attach_serve_fn *serve, void *ctx,
                             struct err *err);
 
-/* Live mounts of this user: records whose server is alive and whose mount is there; stale records are
- * removed on the way. */
+/* Live mounts of this user, oldest first: records whose server is alive. Those of dead servers are
+ * removed on the way, and so is a visible mount that such a server left behind. */
 typedef int attach_record_fn(void *ctx, const struct attach_record *record);
 int attach_each(attach_record_fn *fn, void *ctx, struct err *err);
-/* Unmount and wait until the server is gone. */
+/* Unmount what attach_serve_background() mounted, and wait until its server is gone. -EINVAL: no
+ * datastore is mounted there; -EBUSY: in use, unless `lazy`. */
 int attach_unmount(const char *mountpoint, bool lazy, struct err *err);
 
 /* One datastore of a run. */

@@ -25,20 +25,16 @@ struct front_options {
     int control_fd;       /* an already opened and mounted /dev/fuse; -1: mount here */
 };
 
-/* Mount `view` (borrowed) at `mountpoint`, an existing directory: directly where we may (root, or
- * inside a user namespace), else through fusermount3. Nothing is served before front_serve(), but the
- * mount is there; the kernel makes callers wait. */
+/* Mount `view` (borrowed) at `mountpoint`, an existing directory: directly as root, else through
+ * fusermount3; or take over `control_fd` (owned from here on, also on failure). Nothing is served
+ * before front_serve(), but the mount is there; the kernel makes callers wait. */
 int front_mount(struct view *view, const char *mountpoint, const struct front_options *o,
                 struct front **ret, struct err *err);
 /* Serve until unmounted or stopped. */
 int front_serve(struct front *f, struct err *err);
 void front_stop(struct front *f);
-/* Unmounts if still mounted. */
+/* Unmounts what front_mount() itself mounted, if it is still there. */
 void front_free(struct front *f);
 AUTO_FREE_FUNC(struct front, front_free);
-
-/* Unmount `mountpoint` (root: umount2; else fusermount3 -u). -EBUSY with a sentence if in use, unless
- * `lazy`. */
-int front_unmount(const char *mountpoint, bool lazy, struct err *err);
 
 #endif
