@@ -34,6 +34,19 @@
 #define EROFS_CRC_START      0xFFFFFFFFu
 #define EROFS_CRC_END        1536u /* covers the bytes from EROFS_SUPER_OFFSET to here */
 
+/* Bit by bit: it covers 512 bytes, once an image. */
+static inline uint32_t erofs_crc32c(const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    uint32_t crc = EROFS_CRC_START;
+    for (size_t i = 0; i < size; i++) {
+        crc ^= p[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? EROFS_CRC_POLYNOMIAL : 0);
+    }
+    return crc;
+}
+
 struct erofs_super {
     uint8_t magic[4];
     uint8_t checksum[4]; /* 0 while it is computed */
@@ -88,9 +101,10 @@ _Static_assert(offsetof(struct erofs_slot, start_hi) == 74, "device slot");
 /* inode.format: bit 0: this 64-byte form; bits 1 to 3: where the data is */
 #define EROFS_FORMAT_EXTENDED 0x1u
 #define EROFS_LAYOUT_PLAIN    0u /* whole blocks, the first one is inode.u */
-#define EROFS_LAYOUT_INLINE   2u /* right behind inode and attributes (whole blocks before: never) \
-                                  */
-#define EROFS_LAYOUT_CHUNK   4u  /* chunk indexes behind inode and attributes, 8-aligned */
+#define EROFS_LAYOUT_INLINE                                                                        \
+    2u                          /* right behind inode and attributes (whole blocks before: never)  \
+                                 */
+#define EROFS_LAYOUT_CHUNK   4u /* chunk indexes behind inode and attributes, 8-aligned */
 #define EROFS_FORMAT(layout) (EROFS_FORMAT_EXTENDED | (layout) << 1)
 
 #define EROFS_INODE_SIZE 64u
