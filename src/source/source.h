@@ -31,7 +31,7 @@ struct source_time {
 
 struct source_stat {
     enum source_type type;
-    uint16_t mode;       /* 07777 */
+    uint16_t mode; /* 07777 */
     uint32_t link_count;
     uint64_t device, inode;
     uint64_t size;
@@ -48,7 +48,7 @@ struct source_entry {
 struct source_listing {
     struct source_entry *entries; /* in no order; without "." and ".." */
     size_t count;
-    void *memory;                 /* private */
+    void *memory; /* private */
 };
 
 struct source;
@@ -57,7 +57,7 @@ struct source_file; /* an opened file */
 
 struct source_ops {
     /* Open a directory by its path below the root, "" for the root itself. No component may be a
-     * symbolic link (-ELOOP) or lead out of the root. */
+     * symbolic link (-ELOOP; -ENOTDIR for the last one) or lead out of the root. */
     int (*open_dir)(struct source *s, const char *path, struct source_dir **ret);
     void (*close_dir)(struct source_dir *d);
     /* All children with their attributes. A child that vanishes meanwhile is left out. */
@@ -66,7 +66,8 @@ struct source_ops {
     /* user.* attributes in tree_set_xattrs()'s form, sorted, appended to `b`. */
     int (*dir_xattrs)(struct source_dir *d, struct buf *b);
 
-    /* Open a regular file for reading; -ELOOP, -EINVAL if it is (no longer) one. Never waits (FIFO). */
+    /* Open a regular file for reading; -ELOOP, -EINVAL if it is (no longer) one. Never waits
+     * (FIFO). */
     int (*open_file)(struct source_dir *d, const char *name, struct source_file **ret);
     void (*close_file)(struct source_file *f);
     int (*file_stat)(struct source_file *f, struct source_stat *ret);
@@ -82,8 +83,8 @@ struct source_ops {
 /* Implementations embed these first. */
 struct source {
     const struct source_ops *ops;
-    char *location;       /* owned; absolute, as records show it */
-    bool inodes_stable;   /* inode numbers and ctimes identify content (local file systems) */
+    char *location;     /* owned; absolute, as records show it */
+    bool inodes_stable; /* inode numbers and ctimes identify content (local file systems) */
 };
 struct source_dir {
     struct source *source;
@@ -92,14 +93,14 @@ struct source_file {
     struct source *source;
 };
 
-/* A directory of this machine, or a single file (then a tree with just that file). The root itself may
- * be reached through symbolic links, nothing below it. */
+/* A directory of this machine, or a single file (then a tree with just that file). The root itself
+ * may be reached through symbolic links, nothing below it. */
 int source_directory_open(const char *path, struct source **ret, struct err *err);
 
-/* Generated, for tests and benchmarks: `files` files in directories of `per_directory`, sizes between
- * the two bounds, bytes a function of path and offset. source_synthetic_bytes() gives the expected
- * bytes of file `number`. `generation`: files whose (number + generation) % 100 < changed_percent
- * differ from generation 0. */
+/* Generated, for tests and benchmarks: `files` files in directories of `per_directory`, sizes
+ * between the two bounds, bytes a function of path and offset. source_synthetic_bytes() gives the
+ * expected bytes of file `number`. `generation`: files whose (number + generation) % 100 <
+ * changed_percent differ from generation 0. */
 struct source_synthetic_options {
     uint64_t files, per_directory;
     uint64_t size_min, size_max;
