@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening: whose store is this, and do we know its format?
+ *
+ * The `fmt` record makes a store one of ours. An empty store becomes one when it is first opened
+ * for writing; a place that holds something else is never written to.
+ */
+#include "catalogue/catalogue-internal.h"
+
+#include "base/hex.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+/* Reads in flight of a listing: enough to hide an object store's latency, few enough for a laptop.
+ */
+#define READERS 4
+
+static void describe_writer(struct catalogue *c)
+{
+    char space[1024], host[sizeof c->host];
+    struct passwd entry, *found = NULL;
+
+    c->pid = getpid();
+    if (gethostname(host, sizeof host) < 0)
+        (void)snprintf(host, sizeof host, "unknown"); /* fits */
+    host[sizeof host - 1] = '\0';
+    text_copy(c->host, sizeof c->host, host);
+    if (getpwuid_r(geteuid(), &entry, space, sizeof space, &found) == 0 && found)
+        text_copy(c->user, sizeof c->user, found->pw_name);
+    else
+        (void)snprintf(c->user, sizeof c->user, "uid-%u", (unsigned)geteuid()); /* fits */
+}
+
+static int take_format(struct catalogue *c, const json_t *body, struct err *err)
+{
+    struct record_fields f = {.body = body, .key = KEY_FORMAT, .err = err};
+    uint8_t id[16];
+    uint64_t format = record_number(&f, "format", INT64_MAX);
+
+    if (!f.error && format > CATALOGUE_FORMAT)
+        return err_fail(err, -EPROTONOSUPPORT,
+                        "the store %s has format %llu, and this program knows %d: it needs a newer "
+                        "one",
+                        c->store->location, (unsigned long long)format, CATALOGUE_FORMAT);
+    if (!f.error && format == 0)
+        record_bad_field(&f, "format", "is out of range");
+    record_hex(&f, "store_id", id, sizeof id);
+    c->dead_after_ms = (int64_t)record_number(&f, "dead_after_ms", INT64_MAX);
+    (void)record_number(&f, "created_ms", INT64_MAX); /* only that it is there */
+    hex_encode(c->store_id, id, sizeof id);
+    return f.error;
+}
+
+static int first_key(void *ctx, const struct store_entry *entry)
+{
+    bool *found = ctx;
+
+    *found = true;
+    return 1;
+}
+
+/* Whether the store holds anything at all. */
+static int holds_anything(struct catalogue *c, bool *ret, struct err *err)
+{
+    bool found = false;
+
+    int r = store_list(c->store, "", &(struct store_list_options){.by_component = true}, first_key,
+                       &found, NULL);
+    if (r < 0)
+        return err_fail(err, r, "cannot list the store %s: %s", c->store->location, strerror(-r));
+    *ret = found;
+    return 0;
+}
+
+static int make_format(struct catalogue *c, json_t **ret, struct err *err)
+{
+    AUTO(draft_release) struct draft d = {0};
+    uint8_t id[16];
+    char hex[2 * sizeof id + 1];
+
+    c->env->random(c->env, id, sizeof id);
+    hex_encode(hex, id, sizeof id);
+    int r = draft_make(c, RECORD_FORMAT,
+                       json_pack("{s:i, s:s, s:I, s:I}", "format", CATALOGUE_FORMAT, "store_id",
+                                 hex, "created_ms", (json_int_t)catalogue_now_ms(c),
+                                 "dead_after_ms", (json_int_t)CATALOGUE_DEAD_AFTER_MS),
+                       &d, err);
+    if (r == 0)
+        r = put_record(c, KEY_FORMAT, RECORD_FORMAT, &d, ret, err);
+    if (r == -EEXIST) /* somebody else made it a moment ago: theirs holds */
+        return 0;
+    if (r == 0)
+        *ret = json_incref(d.body);
+    return r;
+}
+
+static int find_format(struct catalogue *c, unsigned flags, json_t **ret, struct err *err)
+{
+    bool anything = false;
+
+    int r = read_record(c, KEY_FORMAT, RECORD_FORMAT, ret, err);
+    if (r != -ENOENT)
+        return r;
+    r = holds_anything(c, &anything, err);
+    if (r < 0)
+        return r;
+    if (anything) { /* or has it become a store since the first look? */
+        r = read_record(c, KEY_FORMAT, RECORD_FORMAT, ret, err);
+        if (r == -ENOENT)
+            r = err_fail(err, -EPROTO,
+                         "%s is not a store of datastores: it holds other things and no record "
+                         "\"" KEY_FORMAT "\"",
+                         c->store->location);
+        return r;
+    }
+    if (!(flags & CATALOGUE_WRITE))
+        return err_fail(err, -ENOENT, "the store %s holds no datastores yet", c->store->location);
+    return make_format(c, ret, err);
+}
+
+int catalogue_open(struct store *store, struct env *env, unsigned flags, struct catalogue **ret,
+                   struct err *err)
+{
+    AUTO(catalogue_close) struct catalogue *c = calloc(1, sizeof *c);
+    AUTO(json_decref) json_t *format = NULL;
+
+    if (!c)
+        return err_fail(err, -ENOMEM, "out of memory");
+    c->store = store;
+    c->env = env;
+    c->readers = READERS;
+    describe_writer(c);
+    int r = find_format(c, flags, &format, err);
+    if (r == 0)
+        r = take_format(c, format, err);
+    if (r == 0)
+        *ret = take_ptr(&c);
+    return r;
+}
+
+void catalogue_close(struct catalogue *c)
+{
+    free(c);
+}
+
+void catalogue_set_readers(struct catalogue *c, unsigned readers)
+{
+    c->readers = readers ? readers : 1;
+}
+
+struct store *catalogue_store(const struct catalogue *c)
+{
+    return c->store;
+}
+
+const char *catalogue_store_id(const struct catalogue *c)
+{
+    return c->store_id;
+}
+
+const char *version_status_name(enum version_status s)
+{
+    static const char *const names[] = {
+        [VERSION_PROCESSING] = "processing", [VERSION_OPTIMIZING] = "optimizing",
+        [VERSION_SUCCEEDED] = "succeeded",   [VERSION_FAILED] = "failed",
+        [VERSION_DELETED] = "deleted",
+    };
+    return names[s];
+}
