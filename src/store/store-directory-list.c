@@ -121,7 +121,7 @@ static int add_child(struct walk *w, struct frame *f, const struct dirent64 *e, 
     struct child child = {.offset = f->names.size, .is_directory = type == 1};
     int r = buf_append(&f->names, e->d_name, length);
     if (r == 0)
-        r = buf_append(&f->names, "/\0", child.is_directory ? 2 : 1);
+        r = buf_append(&f->names, child.is_directory ? "/" : "", child.is_directory ? 2 : 1);
     return r < 0 ? r : vec_push(&f->children, child);
 }
 

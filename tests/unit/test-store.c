@@ -1,0 +1,978 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every store must do, run over each kind in kinds[], and what the wrappers add.
+ *
+ * Add a store: a row in kinds[]. What only a directory can show is in test-store-directory.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/vec.h"
+#include "store/store.h"
+
+#include <ftw.h>
+#include <stdio.h>
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+/* ---- kinds ---- */
+
+struct fixture {
+    struct store *s;
+    char dir[64]; /* "" if there is none */
+};
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static void fixture_close(struct fixture *f)
+{
+    store_close(f->s);
+    if (f->dir[0])
+        assert_int_equal(nftw(f->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static struct fixture open_memory(void)
+{
+    struct fixture f = {0};
+
+    assert_int_equal(store_open("memory:", STORE_WRITE, &f.s, NULL), 0);
+    return f;
+}
+
+static struct fixture open_directory(void)
+{
+    struct fixture f = {.dir = "/tmp/test-store-XXXXXX"};
+    struct err err = ERR_INIT;
+    char location[128];
+
+    assert_non_null(mkdtemp(f.dir));
+    (void)snprintf(location, sizeof location, "file://%s/store", f.dir);
+    int r = store_open(location, STORE_WRITE, &f.s, &err);
+    if (r < 0)
+        fail_msg("%s", err.text);
+    return f;
+}
+
+static struct env fake_env; /* time that passes by sleeping only: see below */
+
+static struct fixture open_wrapped(void)
+{
+    struct fixture f = open_directory();
+    const struct store_fault_plan none = {0};
+    const struct store_retry_policy policy = {
+        .attempts = 3, .first_delay_ms = 1, .max_delay_ms = 10, .deadline_ms = 1000};
+
+    assert_int_equal(store_fault_new(f.s, &none, &f.s), 0);
+    assert_int_equal(store_retry_new(f.s, &policy, &fake_env, &f.s), 0);
+    assert_int_equal(store_trace_new(f.s, NULL, NULL, &f.s), 0);
+    return f;
+}
+
+static const struct kind {
+    const char *name;
+    struct fixture (*open)(void);
+} kinds[] = {
+    {"memory", open_memory},
+    {"directory", open_directory},
+    {"wrapped", open_wrapped},
+};
+
+/* ---- helpers ---- */
+
+static int put(struct store *s, const char *key, const char *text)
+{
+    return store_put_if_absent(s, key, bytes_str(text));
+}
+
+/* The object is `text`, as a whole. */
+static void assert_object(struct store *s, const char *key, const char *text)
+{
+    struct buf b = BUF_INIT(1u << 20);
+
+    assert_int_equal(store_get_all(s, key, &b), 0);
+    assert_string_equal(buf_text(&b), text);
+    assert_int_equal(b.size, strlen(text));
+    buf_release(&b);
+}
+
+static void assert_absent(struct store *s, const char *key)
+{
+    uint8_t byte;
+    size_t got = 77;
+
+    assert_int_equal(store_get(s, key, 0, &byte, 1, &got, NULL), -ENOENT);
+    assert_int_equal(got, 77);
+}
+
+static int list_line(void *ctx, const struct store_entry *e)
+{
+    assert_int_equal(e->is_prefix, e->key[strlen(e->key) - 1] == '/');
+    if (e->is_prefix)
+        return buf_printf(ctx, "%s ", e->key);
+    assert_true(e->mtime_ms > 0);
+    return buf_printf(ctx, "%s=%d ", e->key, (int)e->size_bytes);
+}
+
+static void assert_list(struct store *s, const char *prefix, bool by_component,
+                        const char *start_after, const char *expected)
+{
+    struct store_list_options options = {.by_component = by_component, .start_after = start_after};
+    struct buf b = BUF_INIT(1u << 20);
+    int64_t now = 0;
+
+    assert_int_equal(store_list(s, prefix, &options, list_line, &b, &now), 0);
+    assert_string_equal(buf_text(&b), expected);
+    assert_true(now > 0);
+    buf_release(&b);
+}
+
+/* ---- every store ---- */
+
+static void put_then_get(struct store *s)
+{
+    assert_absent(s, "a");
+    assert_absent(s, "n/b/c");
+    assert_int_equal(put(s, "a", "one"), 0);
+    assert_int_equal(put(s, "n/b/c", "deep"), 0);
+    assert_int_equal(put(s, "empty", ""), 0);
+    assert_object(s, "a", "one");
+    assert_object(s, "n/b/c", "deep");
+    assert_object(s, "empty", "");
+    assert_absent(s, "n");
+    assert_absent(s, "n/b");
+    assert_absent(s, "a/b");
+}
+
+static void the_first_put_wins(struct store *s)
+{
+    assert_int_equal(put(s, "k/x", "first"), 0);
+    assert_int_equal(put(s, "k/x", "second"), -EEXIST);
+    assert_int_equal(put(s, "k/x", "first"), -EEXIST);
+    assert_object(s, "k/x", "first");
+
+    struct store_upload *u;
+    assert_int_equal(store_upload(s, "k/x", &u), 0);
+    assert_int_equal(store_upload_write(u, "third", 5), 0);
+    assert_int_equal(store_upload_commit(u), -EEXIST);
+    assert_object(s, "k/x", "first");
+}
+
+static void ranges(struct store *s)
+{
+    static const struct {
+        uint64_t offset;
+        size_t size;
+        const char *expected;
+    } rows[] = {
+        {0, 10, "0123456789"},
+        {0, 100, "0123456789"},
+        {0, 0, ""},
+        {3, 4, "3456"},
+        {9, 1, "9"},
+        {9, 5, "9"},
+        {10, 1, ""},
+        {11, 1, ""},
+        {1u << 31, 8, ""},
+        {(uint64_t)1 << 40, 8, ""},
+        {UINT64_MAX, 8, ""},
+    };
+
+    assert_int_equal(put(s, "r", "0123456789"), 0);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char data[101] = {0};
+        size_t got = 77;
+        uint64_t length = 77;
+        assert_int_equal(store_get(s, "r", rows[i].offset, data, rows[i].size, &got, &length), 0);
+        assert_string_equal(data, rows[i].expected);
+        assert_int_equal(got, strlen(rows[i].expected));
+        assert_int_equal(length, 10);
+    }
+}
+
+static void get_all_is_bounded(struct store *s)
+{
+    static uint8_t data[200000];
+    struct buf b = BUF_INIT(sizeof data + 2);
+
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i % 251);
+    assert_int_equal(store_put_if_absent(s, "big", bytes_of(data, sizeof data)), 0);
+    assert_int_equal(buf_append(&b, "ab", 2), 0);
+    assert_int_equal(store_get_all(s, "big", &b), 0);
+    assert_int_equal(b.size, sizeof data + 2);
+    assert_memory_equal(b.data, "ab", 2);
+    assert_memory_equal(b.data + 2, data, sizeof data);
+    buf_release(&b);
+
+    buf_init(&b, sizeof data + 1); /* one byte less than it takes */
+    assert_int_equal(buf_append(&b, "ab", 2), 0);
+    assert_int_equal(store_get_all(s, "big", &b), -EFBIG);
+    assert_string_equal(buf_text(&b), "ab");
+    assert_int_equal(store_get_all(s, "none", &b), -ENOENT);
+    assert_string_equal(buf_text(&b), "ab");
+    buf_release(&b);
+
+    uint8_t *too_big = calloc(1, STORE_PUT_MAX + 1);
+    assert_non_null(too_big);
+    assert_int_equal(store_put_if_absent(s, "x", bytes_of(too_big, STORE_PUT_MAX + 1)), -EFBIG);
+    assert_absent(s, "x");
+    assert_int_equal(store_put_if_absent(s, "x", bytes_of(too_big, STORE_PUT_MAX)), 0);
+    free(too_big);
+}
+
+static void keys_that_are_refused(struct store *s)
+{
+    char long_key[STORE_KEY_MAX + 2], long_component[257];
+    const char *bad[] = {"",    "/",    "/a",     "a/",    "a//b",   ".",
+                         "..",  "../a", "a/..",   "a/.",   ".a",     "a/.b/c",
+                         "a b", "a\nb", "a\\b",   "a:b",   "a*",     "\xc3\xa9",
+                         "a+",  ".tmp", ".tmp/x", "a/./b", long_key, long_component};
+
+    for (size_t i = 0; i < sizeof long_key; i++)
+        long_key[i] = i % 8 == 7 ? '/' : 'x';
+    long_key[STORE_KEY_MAX + 1] = '\0';
+    memset(long_component, 'y', 256);
+    long_component[256] = '\0';
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct store_upload *u = NULL;
+        uint8_t byte;
+        size_t got;
+        assert_false(store_key_is_valid(bad[i]));
+        assert_int_equal(put(s, bad[i], "x"), -EINVAL);
+        assert_int_equal(store_get(s, bad[i], 0, &byte, 1, &got, NULL), -EINVAL);
+        assert_int_equal(store_remove(s, bad[i]), -EINVAL);
+        assert_int_equal(store_upload(s, bad[i], &u), -EINVAL);
+        assert_null(u);
+    }
+    assert_list(s, "", false, NULL, "");
+
+    long_key[STORE_KEY_MAX] = '\0';
+    long_component[255] = '\0';
+    if (long_key[STORE_KEY_MAX - 1] == '/')
+        long_key[STORE_KEY_MAX - 1] = 'z';
+    assert_int_equal(put(s, long_key, "long"), 0);
+    assert_object(s, long_key, "long");
+    assert_int_equal(put(s, long_component, "wide"), 0);
+    assert_object(s, long_component, "wide");
+    assert_int_equal(put(s, "A-Z.a_z", "x"), 0);
+}
+
+static void prefixes_that_are_refused(struct store *s)
+{
+    static const char *const bad[] = {"/", "//", "a//", ".", "a/.", "a/..", "a b", "\xff"};
+    struct buf b = BUF_INIT(1000);
+
+    for (size_t i = 0; i < COUNT(bad); i++)
+        assert_int_equal(store_list(s, bad[i], NULL, list_line, &b, NULL), -EINVAL);
+    assert_int_equal(b.size, 0);
+    buf_release(&b);
+}
+
+static void no_key_is_a_directory_of_another(struct store *s)
+{
+    struct store_upload *u = NULL;
+
+    assert_int_equal(put(s, "a", "file"), 0);
+    assert_int_equal(put(s, "a/b", "x"), -EINVAL);
+    assert_int_equal(put(s, "a/b/c", "x"), -EINVAL);
+    assert_int_equal(put(s, "d/e/f", "file"), 0);
+    assert_int_equal(put(s, "d", "x"), -EINVAL);
+    assert_int_equal(put(s, "d/e", "x"), -EINVAL);
+    int r = store_upload(s, "d/e", &u);
+    if (r == 0)
+        r = store_upload_commit(u);
+    assert_int_equal(r, -EINVAL);
+    assert_int_equal(store_remove(s, "d"), 0);
+    assert_int_equal(store_remove(s, "a/b"), 0);
+    assert_list(s, "", false, NULL, "a=4 d/e/f=4 ");
+    assert_list(s, "a/", false, NULL, "");
+}
+
+static void remove_is_idempotent(struct store *s)
+{
+    assert_int_equal(store_remove(s, "x/y"), 0);
+    assert_int_equal(put(s, "x/y", "1"), 0);
+    assert_int_equal(put(s, "x/z", "2"), 0);
+    assert_int_equal(store_remove(s, "x/y"), 0);
+    assert_int_equal(store_remove(s, "x/y"), 0);
+    assert_absent(s, "x/y");
+    assert_list(s, "", false, NULL, "x/z=1 ");
+    assert_int_equal(store_remove(s, "x/z"), 0);
+    assert_list(s, "", false, NULL, "");
+    assert_list(s, "", true, NULL, ""); /* no empty directory is told */
+    assert_int_equal(put(s, "x/y", "3"), 0);
+    assert_object(s, "x/y", "3");
+}
+
+static void fill(struct store *s, const char *const *keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(put(s, keys[i], "x"), 0);
+}
+
+/* '-' and '.' sort before '/', digits and letters behind it; upper case before lower case. */
+static void lists_are_in_the_order_of_whole_keys(struct store *s)
+{
+    static const char *const keys[] = {"b",    "a/x", "a-b", "a.b",   "a0",   "ab",
+                                       "a-/z", "A",   "a_b", "a/b/c", "a/b-", "a/b0"};
+
+    fill(s, keys, COUNT(keys));
+    assert_list(s, "", false, NULL,
+                "A=1 a-/z=1 a-b=1 a.b=1 a/b-=1 a/b/c=1 a/b0=1 a/x=1 a0=1 a_b=1 ab=1 b=1 ");
+    assert_list(s, "", true, NULL, "A=1 a-/ a-b=1 a.b=1 a/ a0=1 a_b=1 ab=1 b=1 ");
+    assert_list(s, "a", false, NULL,
+                "a-/z=1 a-b=1 a.b=1 a/b-=1 a/b/c=1 a/b0=1 a/x=1 a0=1 a_b=1 ab=1 ");
+    assert_list(s, "a", true, NULL, "a-/ a-b=1 a.b=1 a/ a0=1 a_b=1 ab=1 ");
+    assert_list(s, "a/", false, NULL, "a/b-=1 a/b/c=1 a/b0=1 a/x=1 ");
+    assert_list(s, "a/", true, NULL, "a/b-=1 a/b/ a/b0=1 a/x=1 ");
+    assert_list(s, "a/b", true, NULL, "a/b-=1 a/b/ a/b0=1 ");
+    assert_list(s, "a/b/c", false, NULL, "a/b/c=1 ");
+    assert_list(s, "a/b/c/", false, NULL, "");
+    assert_list(s, "a/q", false, NULL, "");
+    assert_list(s, "zz/q/", true, NULL, "");
+}
+
+static void lists_start_anywhere(struct store *s)
+{
+    static const char *const keys[] = {"n/a/1", "n/a/2", "n/a-", "n/b", "n/c/d/e", "n/c/f", "o"};
+
+    fill(s, keys, COUNT(keys));
+    assert_list(s, "n/", false, NULL, "n/a-=1 n/a/1=1 n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/a-", "n/a/1=1 n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/a/1", "n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/a/1x", "n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/a/", "n/a/1=1 n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/a0", "n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/c/d", "n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "n/c/d~", "n/c/f=1 ");
+    assert_list(s, "n/", false, "n/c/f", "");
+    assert_list(s, "n/", false, "o", "");
+    assert_list(s, "n/", false, "m", "n/a-=1 n/a/1=1 n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    assert_list(s, "n/", false, "", "n/a-=1 n/a/1=1 n/a/2=1 n/b=1 n/c/d/e=1 n/c/f=1 ");
+    /* By component rows count as they are told: what was told last is where to go on. */
+    assert_list(s, "n/", true, NULL, "n/a-=1 n/a/ n/b=1 n/c/ ");
+    assert_list(s, "n/", true, "n/a-", "n/a/ n/b=1 n/c/ ");
+    assert_list(s, "n/", true, "n/a/", "n/b=1 n/c/ ");
+    assert_list(s, "n/", true, "n/a/1", "n/b=1 n/c/ ");
+    assert_list(s, "n/", true, "n/b", "n/c/ ");
+    assert_list(s, "n/", true, "n/c/", "");
+    assert_list(s, "", true, "n/", "o=1 ");
+}
+
+struct stop_after {
+    struct store *s;
+    int rows;
+    int code;
+};
+
+static int stop_after(void *ctx, const struct store_entry *e)
+{
+    struct stop_after *c = ctx;
+
+    assert_object(c->s, e->key, "x"); /* the callback may call the store */
+    return --c->rows == 0 ? c->code : 0;
+}
+
+static void a_callback_ends_the_list(struct store *s)
+{
+    static const char *const keys[] = {"a", "b/c", "b/d", "e"};
+    static const int codes[] = {1, -ECANCELED, -EIO}; /* -EIO is not the store's: no retry */
+
+    fill(s, keys, COUNT(keys));
+    for (size_t i = 0; i < COUNT(codes); i++) {
+        struct stop_after c = {s, 2, codes[i]};
+        int64_t now = -1;
+        assert_int_equal(store_list(s, "", NULL, stop_after, &c, &now), codes[i]);
+        assert_int_equal(c.rows, 0);
+        assert_int_equal(now, -1);
+    }
+}
+
+static int remove_row(void *ctx, const struct store_entry *e)
+{
+    return store_remove(ctx, e->key);
+}
+
+static void a_list_may_remove_what_it_tells(struct store *s)
+{
+    char key[32];
+
+    for (int i = 0; i < 300; i++) {
+        (void)snprintf(key, sizeof key, "d%d/k%d", i % 7, i);
+        assert_int_equal(put(s, key, "x"), 0);
+    }
+    assert_int_equal(store_list(s, "", NULL, remove_row, s, NULL), 0);
+    assert_list(s, "", false, NULL, "");
+}
+
+#define HUGE_PIECE ((1u << 20) + 7)
+#define HUGE_COUNT 40u
+
+static void a_huge_upload(struct store *s)
+{
+    struct store_upload *u;
+    uint8_t *piece = malloc(HUGE_PIECE), *back = malloc(HUGE_PIECE);
+    uint64_t length;
+    size_t got;
+
+    assert_true(piece && back);
+    assert_int_equal(store_upload(s, "p/huge", &u), 0);
+    for (uint32_t i = 0; i < HUGE_COUNT; i++) {
+        memset(piece, (int)(i + 1), HUGE_PIECE);
+        assert_int_equal(store_upload_write(u, piece, HUGE_PIECE), 0);
+    }
+    assert_absent(s, "p/huge");
+    assert_list(s, "", true, NULL, "");
+    assert_int_equal(store_upload_commit(u), 0);
+    for (uint32_t i = 0; i < HUGE_COUNT; i++) {
+        memset(piece, (int)(i + 1), HUGE_PIECE);
+        assert_int_equal(
+            store_get(s, "p/huge", (uint64_t)i * HUGE_PIECE, back, HUGE_PIECE, &got, &length), 0);
+        assert_int_equal(got, HUGE_PIECE);
+        assert_int_equal(length, (uint64_t)HUGE_COUNT * HUGE_PIECE);
+        assert_memory_equal(piece, back, HUGE_PIECE);
+    }
+    free(piece);
+    free(back);
+}
+
+static void an_aborted_upload_leaves_nothing(struct store *s)
+{
+    struct store_upload *u, *empty;
+
+    assert_int_equal(store_upload(s, "p/a", &u), 0);
+    assert_int_equal(store_upload_write(u, "data", 4), 0);
+    store_upload_abort(u);
+    store_upload_abort(NULL);
+    assert_absent(s, "p/a");
+    assert_int_equal(store_upload(s, "p/a", &empty), 0);
+    assert_int_equal(store_upload_commit(empty), 0);
+    assert_object(s, "p/a", "");
+}
+
+/* ---- races ---- */
+
+#define RACERS 8
+#define ROUNDS 200
+
+struct race {
+    struct store *s;
+    pthread_barrier_t barrier;
+    bool uploads;
+    int winners[ROUNDS][RACERS];
+};
+
+struct racer {
+    struct race *race;
+    int number;
+    pthread_t thread;
+};
+
+static int race_once(const struct race *race, const char *key, const char *body)
+{
+    struct store_upload *u;
+
+    if (!race->uploads)
+        return put(race->s, key, body);
+    int r = store_upload(race->s, key, &u);
+    if (r < 0)
+        return r;
+    (void)store_upload_write(u, body, 3); /* sticky: the commit tells */
+    (void)store_upload_write(u, body + 3, strlen(body) - 3);
+    return store_upload_commit(u);
+}
+
+static void *racer_run(void *ctx)
+{
+    struct racer *racer = ctx;
+    char key[32], body[32];
+
+    for (int round = 0; round < ROUNDS; round++) {
+        (void)snprintf(key, sizeof key, "race/%d/k", round);
+        (void)snprintf(body, sizeof body, "by racer %d", racer->number);
+        (void)pthread_barrier_wait(&racer->race->barrier);
+        racer->race->winners[round][racer->number] = race_once(racer->race, key, body);
+    }
+    return NULL;
+}
+
+static void race_all(struct store *s, bool uploads)
+{
+    static struct race race;
+    struct racer racers[RACERS];
+    char key[32], body[32];
+
+    race = (struct race){.s = s, .uploads = uploads};
+    assert_int_equal(pthread_barrier_init(&race.barrier, NULL, RACERS), 0);
+    for (int i = 0; i < RACERS; i++) {
+        racers[i] = (struct racer){.race = &race, .number = i};
+        assert_int_equal(pthread_create(&racers[i].thread, NULL, racer_run, &racers[i]), 0);
+    }
+    for (int i = 0; i < RACERS; i++)
+        assert_int_equal(pthread_join(racers[i].thread, NULL), 0);
+    pthread_barrier_destroy(&race.barrier);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        int winner = -1;
+        for (int i = 0; i < RACERS; i++) {
+            if (race.winners[round][i] == 0) {
+                assert_int_equal(winner, -1);
+                winner = i;
+            } else {
+                assert_int_equal(race.winners[round][i], -EEXIST);
+            }
+        }
+        assert_int_not_equal(winner, -1);
+        (void)snprintf(key, sizeof key, "race/%d/k", round);
+        (void)snprintf(body, sizeof body, "by racer %d", winner);
+        assert_object(s, key, body);
+    }
+}
+
+static void of_racing_puts_one_wins(struct store *s)
+{
+    race_all(s, false);
+}
+
+static void of_racing_uploads_one_wins(struct store *s)
+{
+    race_all(s, true);
+}
+
+static void space_is_told_or_unknown(struct store *s)
+{
+    struct store_space space = {-7, -7};
+
+    assert_int_equal(store_space(s, &space), 0);
+    assert_true(space.free_bytes >= -1 && space.free_objects >= -1);
+}
+
+/* ---- faults: whatever fails, a value is absent or whole ---- */
+
+#define FAULT_LIMIT 100 /* more calls than the work below makes */
+
+/* The work: allocate, upload, commit, read, remove. The first error ends it. */
+static int some_work(struct store *s)
+{
+    struct store_upload *u;
+    struct buf b = BUF_INIT(1000);
+    struct store_space space;
+    int r = put(s, "n/v/a", "allocation");
+
+    if (r == 0)
+        r = store_upload(s, "p/1", &u);
+    if (r == 0) {
+        (void)store_upload_write(u, "pack ", 5); /* sticky: the commit tells */
+        (void)store_upload_write(u, "data", 4);
+        r = store_upload_commit(u);
+    }
+    if (r == 0)
+        r = put(s, "n/v/o", "outcome");
+    if (r == 0)
+        r = store_list(s, "n/", NULL, list_line, &b, NULL);
+    if (r == 0)
+        r = store_get_all(s, "p/1", &b);
+    if (r == 0)
+        r = store_space(s, &space);
+    if (r == 0)
+        r = store_remove(s, "n/v/a");
+    buf_release(&b);
+    return r;
+}
+
+static bool absent_or_whole(struct store *s, const char *key, const char *text)
+{
+    uint8_t byte;
+    size_t got;
+
+    if (store_get(s, key, 0, &byte, 1, &got, NULL) == -ENOENT)
+        return false;
+    assert_object(s, key, text);
+    return true;
+}
+
+static void faults_leave_values_absent_or_whole(const struct kind *kind, bool after)
+{
+    uint64_t calls = 0;
+
+    for (uint64_t nth = 1;; nth++) {
+        struct store_fault_plan plan = {.nth = nth, .code = -EIO, .after = after};
+        struct fixture f = kind->open();
+        struct store *below = f.s; /* looks at what is there without a fault */
+        assert_true(nth < FAULT_LIMIT);
+        assert_int_equal(store_fault_new(f.s, &plan, &f.s), 0);
+        int r = some_work(f.s);
+        bool fired = store_fault_fired(f.s);
+        assert_int_equal(r, fired ? -EIO : 0);
+        calls = store_fault_calls(f.s);
+
+        bool allocated = absent_or_whole(below, "n/v/a", "allocation");
+        bool stored = absent_or_whole(below, "p/1", "pack data");
+        bool decided = absent_or_whole(below, "n/v/o", "outcome");
+        assert_true(!decided || stored);
+        assert_true(!stored || allocated || decided);
+        if (nth == 1)
+            assert_int_equal(allocated, after);
+        fixture_close(&f);
+        if (!fired) {
+            assert_int_equal(calls, 10);
+            assert_int_equal(nth, calls + 1);
+            break;
+        }
+    }
+}
+
+static void faults_before(void **state)
+{
+    for (size_t i = 0; i < COUNT(kinds); i++)
+        faults_leave_values_absent_or_whole(&kinds[i], false);
+}
+
+static void faults_after(void **state)
+{
+    for (size_t i = 0; i < COUNT(kinds); i++)
+        faults_leave_values_absent_or_whole(&kinds[i], true);
+}
+
+static void a_fault_can_last(void **state)
+{
+    struct store_fault_plan plan = {.nth = 2, .code = -ENOSPC, .forever = true};
+    struct fixture f = open_memory();
+
+    assert_int_equal(store_fault_new(f.s, &plan, &f.s), 0);
+    assert_int_equal(put(f.s, "a", "x"), 0);
+    assert_false(store_fault_fired(f.s));
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(put(f.s, "b", "x"), -ENOSPC);
+    assert_true(store_fault_fired(f.s));
+    assert_int_equal(store_fault_calls(f.s), 6);
+    fixture_close(&f);
+}
+
+/* ---- retry ---- */
+
+static int64_t fake_now_ms, fake_slept_ms;
+
+static int64_t fake_clock(struct env *env)
+{
+    return fake_now_ms;
+}
+
+static void fake_random(struct env *env, void *data, size_t size)
+{
+    memset(data, 0xa5, size);
+}
+
+static void fake_sleep(struct env *env, int64_t ms)
+{
+    assert_true(ms >= 0);
+    fake_now_ms += ms;
+    fake_slept_ms += ms;
+}
+
+static struct env fake_env = {
+    .wall_ms = fake_clock, .boot_ms = fake_clock, .random = fake_random, .sleep_ms = fake_sleep};
+
+static const struct store_retry_policy four_attempts = {
+    .attempts = 4, .first_delay_ms = 100, .max_delay_ms = 1000, .deadline_ms = 100000};
+
+struct retried {
+    struct store *fault; /* borrowed */
+    struct store *s;
+};
+
+/* A retry over a fault over memory with `key`s in it. */
+static struct retried retried_new(struct store_fault_plan plan,
+                                  const struct store_retry_policy *policy)
+{
+    static const char *const keys[] = {"l/a", "l/b", "l/c/1", "l/c/2", "l/d"};
+    struct retried t;
+
+    assert_int_equal(store_memory_new(&t.s), 0);
+    fill(t.s, keys, COUNT(keys));
+    assert_int_equal(store_fault_new(t.s, &plan, &t.fault), 0);
+    assert_int_equal(store_retry_new(t.fault, policy, &fake_env, &t.s), 0);
+    fake_slept_ms = 0;
+    return t;
+}
+
+static void retry_hides_one_fault(void **state)
+{
+    static const int codes[] = {-EIO, -ETIMEDOUT};
+
+    for (int i = 0; i < 4; i++) {
+        struct store_fault_plan plan = {.nth = 1, .code = codes[i / 2], .after = i % 2};
+        struct retried t = retried_new(plan, &four_attempts);
+        /* "after": the first put landed, the second is told "taken" and finds its own bytes. */
+        assert_int_equal(put(t.s, "k", "mine"), 0);
+        assert_true(store_fault_fired(t.fault));
+        assert_int_equal(store_fault_calls(t.fault), plan.after ? 3 : 2);
+        assert_object(t.s, "k", "mine");
+        store_close(t.s);
+
+        t = retried_new(plan, &four_attempts);
+        assert_object(t.s, "l/a", "x");
+        assert_true(store_fault_fired(t.fault));
+        store_close(t.s);
+
+        t = retried_new(plan, &four_attempts);
+        assert_int_equal(store_remove(t.s, "l/a"), 0);
+        assert_true(store_fault_fired(t.fault));
+        assert_absent(t.s, "l/a");
+        store_close(t.s);
+
+        /* "after": all rows came before the error, none may come twice. */
+        t = retried_new(plan, &four_attempts);
+        assert_list(t.s, "l/", false, NULL, "l/a=1 l/b=1 l/c/1=1 l/c/2=1 l/d=1 ");
+        assert_true(store_fault_fired(t.fault));
+        store_close(t.s);
+
+        t = retried_new(plan, &four_attempts);
+        assert_list(t.s, "l/", true, "l/a", "l/b=1 l/c/ l/d=1 ");
+        assert_true(store_fault_fired(t.fault));
+        store_close(t.s);
+    }
+}
+
+static void retry_does_not_claim_the_bytes_of_others(void **state)
+{
+    static const char *const bodies[] = {"y", "xx", ""}; /* the key holds "x" */
+
+    for (size_t i = 0; i < COUNT(bodies); i++) {
+        struct store_fault_plan plan = {.nth = 1, .code = -EIO};
+        struct retried t = retried_new(plan, &four_attempts);
+        assert_int_equal(put(t.s, "l/a", bodies[i]), -EEXIST);
+        assert_true(store_fault_fired(t.fault));
+        assert_int_equal(store_fault_calls(t.fault), 3);
+        assert_object(t.s, "l/a", "x");
+        store_close(t.s);
+    }
+    /* Equal bytes of another, without a failed attempt of ours: not ours. */
+    struct retried t = retried_new((struct store_fault_plan){0}, &four_attempts);
+    assert_int_equal(put(t.s, "l/a", "x"), -EEXIST);
+    store_close(t.s);
+}
+
+static void retry_gives_up_after_its_attempts(void **state)
+{
+    struct store_fault_plan plan = {.nth = 1, .code = -EIO, .forever = true};
+    struct retried t = retried_new(plan, &four_attempts);
+
+    assert_int_equal(put(t.s, "k", "x"), -EIO);
+    assert_int_equal(store_fault_calls(t.fault), 4);
+    assert_true(fake_slept_ms > 0 && fake_slept_ms <= 100 + 200 + 400);
+    store_close(t.s);
+}
+
+static void retry_gives_up_at_its_deadline(void **state)
+{
+    struct store_retry_policy policy = {
+        .attempts = 1000000, .first_delay_ms = 100, .max_delay_ms = 400, .deadline_ms = 5000};
+    struct store_fault_plan plan = {.nth = 1, .code = -ETIMEDOUT, .forever = true};
+    struct retried t = retried_new(plan, &policy);
+    struct buf b = BUF_INIT(1000);
+
+    assert_int_equal(store_list(t.s, "", NULL, list_line, &b, NULL), -ETIMEDOUT);
+    assert_true(store_fault_fired(t.fault));
+    assert_true(store_fault_calls(t.fault) >= 5000 / 400);
+    assert_true(fake_slept_ms < 5000 && fake_slept_ms >= 5000 - 400);
+    assert_int_equal(b.size, 0);
+    buf_release(&b);
+    store_close(t.s);
+}
+
+static void retry_leaves_plain_answers_alone(void **state)
+{
+    static const int codes[] = {-ENOSPC, -EACCES, -EROFS, -ENOENT, -EEXIST, -EPROTO};
+
+    for (size_t i = 0; i < COUNT(codes); i++) {
+        struct store_fault_plan plan = {.nth = 1, .code = codes[i]};
+        struct retried t = retried_new(plan, &four_attempts);
+        assert_int_equal(put(t.s, "k", "x"), codes[i]);
+        assert_true(store_fault_fired(t.fault));
+        assert_int_equal(store_fault_calls(t.fault), 1);
+        assert_int_equal(fake_slept_ms, 0);
+        store_close(t.s);
+    }
+}
+
+static void retry_does_not_repeat_uploads(void **state)
+{
+    for (uint64_t nth = 1; nth <= 3; nth++) {
+        struct store_fault_plan plan = {.nth = nth, .code = -EIO};
+        struct retried t = retried_new(plan, &four_attempts);
+        struct store_upload *u;
+        int r = store_upload(t.s, "p", &u);
+        if (r == 0) {
+            int written = store_upload_write(u, "x", 1);
+            r = store_upload_commit(u);
+            assert_int_equal(written, nth == 2 ? -EIO : 0);
+        }
+        assert_int_equal(r, -EIO);
+        assert_true(store_fault_fired(t.fault));
+        assert_absent(t.s, "p");
+        store_close(t.s);
+    }
+}
+
+/* ---- trace ---- */
+
+static void trace_line(void *ctx, const char *call, const char *key, int result)
+{
+    assert_int_equal(buf_printf(ctx, "%s %s %d\n", call, key, result), 0);
+}
+
+static void trace_tells_and_counts(void **state)
+{
+    struct buf log = BUF_INIT(10000), rows = BUF_INIT(1000);
+    struct store_counts counts;
+    struct store_upload *u;
+    struct store *s;
+    char data[8];
+    size_t got;
+
+    assert_int_equal(store_memory_new(&s), 0);
+    assert_int_equal(store_trace_new(s, trace_line, &log, &s), 0);
+    assert_string_equal(s->location, "memory:");
+    assert_int_equal(put(s, "a", "12345"), 0);
+    assert_int_equal(put(s, "a", "1"), -EEXIST);
+    assert_int_equal(store_get(s, "a", 3, data, sizeof data, &got, NULL), 0);
+    assert_int_equal(store_list(s, "", NULL, list_line, &rows, NULL), 0);
+    assert_int_equal(store_upload(s, "p", &u), 0);
+    assert_int_equal(store_upload_write(u, "123", 3), 0);
+    assert_int_equal(store_upload_commit(u), 0);
+    assert_int_equal(store_upload(s, "q", &u), 0);
+    store_upload_abort(u);
+    assert_int_equal(store_remove(s, "a"), 0);
+
+    char expected[512];
+    (void)snprintf(expected, sizeof expected,
+                   "put_if_absent a 0\nput_if_absent a %d\nget a 0\nlist  0\nupload p 0\n"
+                   "upload_write p 0\nupload_commit p 0\nupload q 0\nupload_abort q 0\n"
+                   "remove a 0\n",
+                   -EEXIST);
+    assert_string_equal(buf_text(&log), expected);
+    store_trace_counts(s, &counts);
+    assert_int_equal(counts.puts, 2);
+    assert_int_equal(counts.gets, 1);
+    assert_int_equal(counts.lists, 1);
+    assert_int_equal(counts.removes, 1);
+    assert_int_equal(counts.uploads, 2);
+    assert_int_equal(counts.put_bytes, 5 + 1 + 3);
+    assert_int_equal(counts.get_bytes, 2);
+    buf_release(&log);
+    buf_release(&rows);
+    store_close(s);
+}
+
+/* ---- opening ---- */
+
+static void locations_that_are_refused(void **state)
+{
+    static const struct {
+        const char *location;
+        int code;
+    } rows[] = {
+        {"", -EINVAL},
+        {"relative/path", -EINVAL},
+        {"file://host/path", -EINVAL},
+        {"memory:x", -EINVAL},
+        {"ftp://x/y", -EINVAL},
+        {"s3://bucket/x", -EPROTONOSUPPORT},
+        {"/dev/null", -ENOTDIR},
+        {"/nonexistent/store", -ENOENT},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct err err = ERR_INIT;
+        struct store *s = NULL;
+        assert_int_equal(store_open(rows[i].location, STORE_READ, &s, &err), rows[i].code);
+        assert_null(s);
+        assert_true(strlen(err.text) > 10);
+        assert_true(strstr(err.text, rows[i].location) != NULL ||
+                    strncmp(rows[i].location, "file://", 7) == 0);
+    }
+    store_close(NULL);
+}
+
+/* ---- the suite ---- */
+
+typedef void behaviour_fn(struct store *s);
+
+static const struct behaviour {
+    const char *name;
+    behaviour_fn *run;
+} behaviours[] = {
+#define BEHAVIOUR(f)                                                                               \
+    {                                                                                              \
+#f, f                                                                                      \
+    }
+    BEHAVIOUR(put_then_get),
+    BEHAVIOUR(the_first_put_wins),
+    BEHAVIOUR(ranges),
+    BEHAVIOUR(get_all_is_bounded),
+    BEHAVIOUR(keys_that_are_refused),
+    BEHAVIOUR(prefixes_that_are_refused),
+    BEHAVIOUR(no_key_is_a_directory_of_another),
+    BEHAVIOUR(remove_is_idempotent),
+    BEHAVIOUR(lists_are_in_the_order_of_whole_keys),
+    BEHAVIOUR(lists_start_anywhere),
+    BEHAVIOUR(a_callback_ends_the_list),
+    BEHAVIOUR(a_list_may_remove_what_it_tells),
+    BEHAVIOUR(a_huge_upload),
+    BEHAVIOUR(an_aborted_upload_leaves_nothing),
+    BEHAVIOUR(of_racing_puts_one_wins),
+    BEHAVIOUR(of_racing_uploads_one_wins),
+    BEHAVIOUR(space_is_told_or_unknown),
+#undef BEHAVIOUR
+};
+
+struct run {
+    const struct kind *kind;
+    const struct behaviour *behaviour;
+};
+
+static void run_behaviour(void **state)
+{
+    const struct run *run = *state;
+    struct fixture f = run->kind->open();
+
+    run->behaviour->run(f.s);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    static struct run runs[COUNT(kinds) * COUNT(behaviours)];
+    static char names[COUNT(runs)][80];
+    static const struct CMUnitTest others[] = {
+        cmocka_unit_test(faults_before),
+        cmocka_unit_test(faults_after),
+        cmocka_unit_test(a_fault_can_last),
+        cmocka_unit_test(retry_hides_one_fault),
+        cmocka_unit_test(retry_does_not_claim_the_bytes_of_others),
+        cmocka_unit_test(retry_gives_up_after_its_attempts),
+        cmocka_unit_test(retry_gives_up_at_its_deadline),
+        cmocka_unit_test(retry_leaves_plain_answers_alone),
+        cmocka_unit_test(retry_does_not_repeat_uploads),
+        cmocka_unit_test(trace_tells_and_counts),
+        cmocka_unit_test(locations_that_are_refused),
+    };
+    struct CMUnitTest tests[COUNT(runs) + COUNT(others)];
+
+    for (size_t i = 0; i < COUNT(runs); i++) {
+        runs[i] = (struct run){&kinds[i / COUNT(behaviours)], &behaviours[i % COUNT(behaviours)]};
+        (void)snprintf(names[i], sizeof names[i], "%s: %s", runs[i].kind->name,
+                       runs[i].behaviour->name);
+        tests[i] = (struct CMUnitTest){names[i], run_behaviour, NULL, NULL, &runs[i]};
+    }
+    memcpy(tests + COUNT(runs), others, sizeof others);
+    return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+}
