@@ -3,13 +3,13 @@
  * Attach: servers in the background, and commands in a mount namespace of their own.
  *
  * A server process serves one mounted version. attach_serve_background() starts it apart from the
- * caller and comes back when the mount is ready: a mount point is never an empty directory. It writes
- * a small record under the runtime directory, by which `mounts` and `unmount` find it.
+ * caller and comes back when the mount is ready: a mount point is never an empty directory. It
+ * writes a small record under the runtime directory, by which `mounts` and `unmount` find it.
  *
  * attach_run() runs a command with datastores at /datastores/NAME (or a directory of the user's
  * choice), seen by that command and its children only, as root or as an ordinary user
- * (docs/attaching.md has the cases and fall-backs). The datastores are gone when the last process in
- * the command's namespace is gone, however that ends.
+ * (docs/attaching.md has the cases and fall-backs). The datastores are gone when the last process
+ * in the command's namespace is gone, however that ends.
  *
  * This folder knows nothing of versions or stores: what is served is a callback.
  */
@@ -34,16 +34,16 @@ struct attach_record {
     uint32_t version;
     char cluster[64];
     char mountpoint[4096];
-    char mode[16];       /* "fuse" */
+    char mode[16]; /* "fuse" */
     pid_t server;
     uint64_t server_start; /* field 22 of /proc/PID/stat: a pid that was given out again differs */
     int64_t since_ms;
-    char run[64];        /* name of the run; "" for `mount` */
+    char run[64]; /* name of the run; "" for `mount` */
 };
 
-/* Called in the server process, once. `control_fd` is an opened /dev/fuse that is mounted already (the
- * callee's to close; `mountpoint` may then mean nothing in this mount namespace), or -1: mount at
- * `mountpoint` yourself. Call ready(ready_ctx, 0, NULL) when requests will be answered, or
+/* Called in the server process, once. `control_fd` is an opened /dev/fuse that is mounted already
+ * (the callee's to close; `mountpoint` may then mean nothing in this mount namespace), or -1: mount
+ * at `mountpoint` yourself. Call ready(ready_ctx, 0, NULL) when requests will be answered, or
  * ready(ready_ctx, -errno, sentence) on failure; then serve until the mount is gone. Gives the exit
  * code. In the server process descriptors that the program itself opened (close-on-exec) are still
  * open, those it inherited are closed, the log (base/log.h) and descriptor 2 lead to the log file,
@@ -52,9 +52,10 @@ typedef void attach_ready_fn(void *ready_ctx, int code, const char *sentence);
 typedef int attach_serve_fn(void *ctx, const char *mountpoint, int control_fd,
                             attach_ready_fn *ready, void *ready_ctx);
 
-/* Start a server in the background (a process of its own session, standard descriptors closed but the
- * log, which goes to <runtime>/log/), wait until it is ready or failed. The server writes the record
- * and removes it. `record->mountpoint` must be an existing empty directory; it is made absolute. */
+/* Start a server in the background (a process of its own session, standard descriptors closed but
+ * the log, which goes to <runtime>/log/), wait until it is ready or failed. The server writes the
+ * record and removes it. `record->mountpoint` must be an existing empty directory; it is made
+ * absolute. */
 int attach_serve_background(struct attach_record *record, attach_serve_fn *serve, void *ctx,
                             struct err *err);
 
@@ -74,8 +75,8 @@ struct attach_item {
     void *serve_ctx;
 };
 
-/* Run argv with all items attached; blocks until it ended; *ret_exit is its exit code (128 + signal if
- * it was killed). Signals that reach us are passed on; the terminal is the command's. On failure
+/* Run argv with all items attached; blocks until it ended; *ret_exit is its exit code (128 + signal
+ * if it was killed). Signals that reach us are passed on; the terminal is the command's. On failure
  * before the command was started, an errno and a sentence; nothing stays mounted. */
 int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
                struct err *err);

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of this folder share: directories, records, server processes, mounts, namespaces.
+ */
+#ifndef ATTACH_ATTACH_INTERNAL_H
+#define ATTACH_ATTACH_INTERNAL_H
+
+#include "attach/attach.h"
+
+#include <limits.h>
+
+/* ---- attach-runtime.c
+ * ---------------------------------------------------------------------------- */
+
+#define ATTACH_PATH_MAX 4096
+
+/* "<runtime>/<sub>", made 0700 where it is missing. */
+int attach_runtime_sub(const char *sub, char ret_path[static ATTACH_PATH_MAX], struct err *err);
+/* The log of NAME:VERSION, opened for appending. */
+int attach_log_open(const struct attach_record *r, int *ret_fd, struct err *err);
+
+/* ---- attach-record.c
+ * ------------------------------------------------------------------------------ */
+
+int attach_record_write(const struct attach_record *r, struct err *err);
+void attach_record_remove(const struct attach_record *r);
+/* Field 22 of /proc/PID/stat; -ESRCH. */
+int attach_process_start(pid_t pid, uint64_t *ret_start);
+
+/* ---- attach-mount.c
+ * ------------------------------------------------------------------------------- */
+
+/* Open /dev/fuse and mount it. -EACCES, -EPERM, -ENOENT, -ENODEV: not possible for us here. */
+int attach_fuse_mount(const struct attach_record *r, const char *mountpoint, int *ret_fd,
+                      struct err *err);
+/* umount2(), or fusermount3 -u where that is not ours to call. */
+int attach_fuse_unmount(const char *mountpoint, bool lazy, struct err *err);
+/* The device number of the topmost mount at `mountpoint` (absolute) if it is one of ours; -ENOENT.
+ */
+int attach_fuse_find(const char *mountpoint, dev_t *ret_device);
+
+/* ---- attach-server.c
+ * ------------------------------------------------------------------------------ */
+
+/* How a server's mount is made, and when it ends. */
+enum attach_kind {
+    ATTACH_NAMESPACE =
+        1,          /* the caller mounts in a namespace and sends the descriptor: nothing to undo */
+    ATTACH_PRIVATE, /* the server mounts at a private place; unmounted when the caller lets go, who
+                     * has bound it elsewhere by then */
+    ATTACH_UNTIL,   /* the server mounts in view of all; unmounted when the process ends that the
+                     * descriptor, a pidfd, stands for */
+    ATTACH_VISIBLE, /* in view of all until somebody unmounts; with or without a descriptor */
+};
+
+/* The caller's side of a server process. */
+struct attach_server {
+    int talk_fd; /* commands and answers */
+    int life_fd; /* at its end when the server is gone */
+};
+
+#define ATTACH_SERVER_NONE                                                                         \
+    {                                                                                              \
+        .talk_fd = -1, .life_fd = -1                                                               \
+    }
+
+/* Start a process that waits for its command. `others` (earlier servers of the caller) are not
+ * inherited. */
+int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
+                        const struct attach_server *others, size_t other_count,
+                        struct attach_server *ret, struct err *err);
+/* Send the command; `place` is where the server mounts (or the caller did, in its namespace), an
+ * absolute path; `fd` may be -1, and stays the caller's. */
+int attach_server_command(struct attach_server *s, enum attach_kind kind, const char *place,
+                          int fd);
+/* Wait until it serves. */
+int attach_server_wait(struct attach_server *s, const struct attach_record *r, struct err *err);
+void attach_server_let_go(struct attach_server *s); /* close the talk: lets a private mount go */
+/* Wait until it is gone, `timeout_ms` at most; true if it is. */
+bool attach_server_gone(const struct attach_server *s, int timeout_ms);
+void attach_server_close(struct attach_server *s);
+
+/* ---- attach-namespace.c
+ * --------------------------------------------------------------------------- */
+
+/* A mount namespace for this process, events from outside still coming in, none going out; with
+ * `user`, in a user namespace that maps our ids to themselves. */
+int attach_namespace_enter(bool user, struct err *err);
+
+/* ---- attach-root.c
+ * -------------------------------------------------------------------------------- */
+
+/* Where a datastore is to be seen, and how far that path exists. */
+struct attach_place {
+    char path[ATTACH_PATH_MAX];
+    size_t anchor_length; /* what exists of it; all of it: the whole length */
+};
+
+/* Look at the file system as the caller sees it. -EINVAL, -ENOTDIR or -ENOENT with a sentence where
+ * no directory can be shown there. */
+int attach_place_find(const char *target, struct attach_place *ret, struct err *err);
+/* Neither may lie in the other. */
+int attach_places_check(const struct attach_place *places, size_t count, struct err *err);
+/* Inside a new mount namespace: make every place a directory, without touching what others see.
+ * `stage` is an existing directory. */
+int attach_places_make(const struct attach_place *places, size_t count, const char *stage,
+                       struct err *err);
+
+#endif
