@@ -90,9 +90,6 @@ void manifest_release(struct manifest *m)
     m->pack_count = 0;
 }
 
-/* ---- the rules ---------------------------------------------------------------------------------
- */
-
 static bool ref_is_sound(const struct object_ref *ref)
 {
     return ref->trailer_length >= 1 && ref->data_size >= BLOCK && ref->data_size % BLOCK == 0 &&
@@ -135,9 +132,6 @@ static const char *manifest_check(const struct manifest *m)
     }
     return NULL;
 }
-
-/* ---- writing -----------------------------------------------------------------------------------
- */
 
 static void ref_put(uint8_t *p, const struct object_ref *ref)
 {
@@ -194,9 +188,6 @@ int manifest_encode(const struct manifest *m, struct buf *b)
     memcpy(p, m->source, source);
     return 0;
 }
-
-/* ---- reading -----------------------------------------------------------------------------------
- */
 
 static bool is_zero(const uint8_t *p, size_t size)
 {

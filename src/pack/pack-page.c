@@ -87,9 +87,6 @@ int pack_page_find(const struct pack_trailer *t, const void *page, uint32_t page
     return 0;
 }
 
-/* ---- the whole table ---------------------------------------------------------------------------
- */
-
 struct walk {
     const struct pack_trailer *t;
     pack_read_fn *read;

@@ -66,9 +66,6 @@ struct pack_leaf_at {
  * the length and the leaves' digests (docs/formats/pack.md, "Blob identity"). */
 struct digest pack_blob_id(const struct pack_leaf *leaves, size_t count);
 
-/* ---- writing -----------------------------------------------------------------------------------
- */
-
 /* Takes the object's bytes in order; borrowed until return. A negative errno ends the writing. */
 typedef int pack_sink_fn(void *ctx, const void *data, size_t size);
 
@@ -101,9 +98,6 @@ uint64_t pack_writer_data_size(const struct pack_writer *w);
 
 /* Write table and trailer. The writer can then only be freed. -EINVAL for a pack without leaves. */
 int pack_writer_finish(struct pack_writer *w, struct pack_summary *ret);
-
-/* ---- reading -----------------------------------------------------------------------------------
- */
 
 struct pack_trailer;
 
