@@ -17,12 +17,16 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 
 /* How often a directory that vanishes under us is made again. Nobody of ours removes directories,
  * so more than once means that somebody works against us. */
 #define MAKE_ATTEMPTS 8
+/* O_NONBLOCK: somebody may have put a FIFO there. */
+#define OBJECT_OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
 static struct store_directory *directory_of(struct store *s)
 {
@@ -159,22 +163,44 @@ int store_directory_parent(struct store_directory *d, const char *key, enum stor
 
 /* ---- verbs ---- */
 
-static int directory_get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
-                         size_t *ret_size, uint64_t *ret_length)
+/* One system call for the whole path, by the same rules as a walk (Linux 5.6; container sandboxes
+ * may refuse it): a read of a warm pack costs less than opening its directories one by one. */
+static int open_quickly(const struct store_directory *d, const char *key)
+{
+    struct open_how how = {
+        .flags = OBJECT_OPEN_FLAGS,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+    };
+    long fd = syscall(SYS_openat2, d->root_fd, key, &how, sizeof how);
+
+    return fd < 0 ? -errno : (int)fd;
+}
+
+/* The same step by step, for kernels without that call and for an exact error. */
+static int open_slowly(struct store_directory *d, const char *key)
 {
     AUTO(close_fd) int parent_fd = -1;
-    AUTO(close_fd) int fd = -1;
     size_t parent_length;
-    const char *leaf = store_key_leaf(key, &parent_length);
-    struct stat st;
-    int r = store_directory_parent(directory_of(s), key, STORE_WALK_LOOK, &parent_fd);
+    int r = store_directory_parent(d, key, STORE_WALK_LOOK, &parent_fd);
 
     if (r < 0)
         return r == -ENOTDIR ? -ENOENT : r;
-    /* O_NONBLOCK: somebody may have put a FIFO there. */
-    fd = openat(parent_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int fd = openat(parent_fd, store_key_leaf(key, &parent_length), OBJECT_OPEN_FLAGS);
     if (fd < 0)
         return errno == ELOOP || errno == ENXIO ? -EPROTO : -errno;
+    return fd;
+}
+
+static int directory_get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
+                         size_t *ret_size, uint64_t *ret_length)
+{
+    AUTO(close_fd) int fd = open_quickly(directory_of(s), key);
+    struct stat st;
+
+    if (fd < 0 && fd != -ENOENT)
+        fd = open_slowly(directory_of(s), key);
+    if (fd < 0)
+        return fd;
     if (fstat(fd, &st) < 0)
         return -errno;
     if (!S_ISREG(st.st_mode))

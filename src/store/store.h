@@ -17,7 +17,7 @@
  * Does not: cache, retry (see store-retry.c), or know what the bytes mean.
  *
  * Add a store: implement struct store_ops in store-NAME.c, add a line to store_kinds[] in store.c,
- * add NAME to the list in tests/unit/test-store.c. Every test must then pass unchanged.
+ * add NAME to kinds[] in tests/unit/store-helpers.h. Every test must then pass unchanged.
  */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
