@@ -56,8 +56,9 @@ struct digest digest_of(const void *data, size_t size)
     struct digest d;
     EVP_MD_CTX *ctx = digest_context();
 
-    digest_check(EVP_DigestInit_ex2(ctx, digest_md, NULL) && EVP_DigestUpdate(ctx, data, size) &&
-                 EVP_DigestFinal_ex(ctx, d.byte, NULL));
+    digest_check(EVP_DigestInit_ex2(ctx, digest_md, NULL));
+    digest_check(EVP_DigestUpdate(ctx, data, size));
+    digest_check(EVP_DigestFinal_ex(ctx, d.byte, NULL));
     return d;
 }
 
@@ -111,7 +112,7 @@ struct digest digest_stream_finish(struct digest_stream *s)
 {
     struct digest d;
 
-    digest_check(EVP_DigestFinal_ex(s->ctx, d.byte, NULL) &&
-                 EVP_DigestInit_ex2(s->ctx, digest_md, NULL));
+    digest_check(EVP_DigestFinal_ex(s->ctx, d.byte, NULL));
+    digest_check(EVP_DigestInit_ex2(s->ctx, digest_md, NULL));
     return d;
 }

@@ -20,18 +20,28 @@ int err_fail(struct err *err, int code, const char *format, ...)
 
 int err_prefix(struct err *err, int code, const char *format, ...)
 {
-    char old[sizeof err->text];
+    char head[sizeof err->text];
 
     if (!err)
         return code;
-    (void)snprintf(old, sizeof old, "%s", err_text(err, code));
-
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(err->text, sizeof err->text, format, args);
+    int n = vsnprintf(head, sizeof head - 2, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof err->text)
-        (void)snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", old);
+    if (n < 0)
+        return code;
+    size_t length = strlen(head), room = sizeof err->text - 1;
+    const char *tail = err_text(err, code);
+    size_t tail_length = strlen(tail);
+
+    /* The cause stands behind the prefix; what does not fit is cut at its end. */
+    head[length++] = ':';
+    head[length++] = ' ';
+    if (tail_length > room - length)
+        tail_length = room - length;
+    memmove(err->text + length, tail, tail_length);
+    memcpy(err->text, head, length);
+    err->text[length + tail_length] = '\0';
     return code;
 }
 

@@ -20,7 +20,8 @@ void log_init(int fd, enum log_level level, const char *prefix)
     (void)snprintf(log_prefix, sizeof log_prefix, "%s", prefix);
 }
 
-static void log_line(enum log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void log_line(enum log_level level, const char *format,
+                                                           va_list args)
 {
     static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
     char line[2048];
