@@ -189,11 +189,10 @@ static void fill_inode(const struct layout *l, uint32_t node, const struct layou
     uint64_t size = n->size;
     uint32_t mode = S_IFREG, nlink;
     if (n->type == TREE_DIRECTORY) {
-        bool plain = s->layout == EROFS_LAYOUT_PLAIN;
         mode = S_IFDIR;
         nlink = 2 + tree_directory_subdirs(l->tree, n->ref);
-        size = plain ? layout_entries_size(l, n->ref) : s->behind;
-        target = plain ? layout_unit_of(l, n->ref) : 0;
+        size = s->layout == EROFS_LAYOUT_PLAIN ? layout_entries_size(l, n->ref) : s->behind;
+        target = layout_unit_of(l, n->ref);
     } else {
         nlink = tree_link_count(l->tree, node);
     }
@@ -201,7 +200,9 @@ static void fill_inode(const struct layout *l, uint32_t node, const struct layou
         fill_file(l, n, inode);
     } else {
         mode = n->type == TREE_SYMLINK ? S_IFLNK : mode;
-        le32_put(inode->u, (uint32_t)(target / EROFS_BLOCK_SIZE));
+        /* an inline symlink is handed the place of the next plain one's target */
+        if (s->layout == EROFS_LAYOUT_PLAIN)
+            le32_put(inode->u, (uint32_t)(target / EROFS_BLOCK_SIZE));
     }
     le16_put(inode->format, (uint16_t)EROFS_FORMAT(s->layout));
     if (s->xattrs)
