@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the commands share: sentences, tables, JSON, progress, opened versions, tree walks; and the
+ * commands themselves, for the table in commands.c.
+ */
+#ifndef CLI_CLI_INTERNAL_H
+#define CLI_CLI_INTERNAL_H
+
+#include "cli/cli.h"
+
+#include "catalogue/catalogue.h"
+#include "fetch/fetch.h"
+#include "store/store.h"
+#include "view/view.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+
+/* ---- sentences on stderr (say.c) ---- */
+
+/* "grid: ..." with everything that could steer a terminal escaped. A progress line gives way. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, and CLI_FAILED, for `return say_failed(...)`. */
+int say_failed(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int say_err(const struct err *err, int code); /* err_text(); CLI_FAILED */
+/* The same with "see 'grid WORDS --help'"; CLI_USAGE. */
+int say_usage(const struct command *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Append `text` so that it cannot steer a terminal: control characters and what is not UTF-8 become
+ * \xNN, a backslash stays. */
+int escape_text(struct buf *b, const char *text, size_t length);
+/* Columns of a terminal that UTF-8 `text` takes. */
+size_t text_width(const char *text, size_t length);
+/* A file name: escaped on a terminal, raw bytes otherwise. */
+void print_name(const char *name, size_t length);
+/* stdout as a terminal? */
+bool stdout_is_terminal(void);
+/* Flush stdout; CLI_FAILED with a sentence if anything could not be written, else `code`. */
+int finish_stdout(int code);
+
+/* ---- figures (figures.c) ---- */
+
+#define FIGURE_MAX 32
+/* "1,234,567" */
+const char *figure_count(uint64_t n, char ret[static FIGURE_MAX]);
+/* "312.4 MiB" */
+const char *figure_bytes(uint64_t n, char ret[static FIGURE_MAX]);
+/* "0:12", "1:02:03" */
+const char *figure_seconds(uint64_t s, char ret[static FIGURE_MAX]);
+/* "2026-11-22 17:00", local time; "2026-11-22T17:00:00Z" */
+const char *figure_local_time(int64_t ms, char ret[static FIGURE_MAX]);
+const char *figure_utc_time(int64_t ms, char ret[static FIGURE_MAX]);
+
+/* ---- tables (table.c) ---- */
+
+struct table;
+/* `columns`: titles; one that begins with '>' is aligned to the right. */
+struct table *table_new(const char *const *columns, size_t count);
+void table_free(struct table *t);
+AUTO_FREE_FUNC(struct table, table_free);
+/* The next cell, row by row; copied and escaped. Memory that is missing shows at table_print(). */
+void table_add(struct table *t, const char *text);
+int table_print(const struct table *t, FILE *out); /* 0 or -ENOMEM */
+
+/* ---- JSON (json.c) ---- */
+
+/* Set a string that may not be UTF-8: then `key` has U+FFFD for the bytes that are not, and
+ * `key_bytes` all of them in hexadecimal. */
+int json_set_bytes(json_t *object, const char *key, const char *text, size_t length);
+/* The object that the listing shows. NULL: no memory. */
+json_t *json_version(const struct cli *cli, const struct version_info *info);
+/* Print the document and drop the reference to it; gives an exit code. */
+int json_print(json_t *document);
+
+/* ---- progress (progress.c) ---- */
+
+/* One line on stderr, redrawn a few times a second; nothing at all unless stderr is a terminal. */
+struct progress {
+    const char *phase; /* "Reading"; a change begins a new rate */
+    uint64_t files, files_total;
+    uint64_t bytes, bytes_total; /* totals 0: not known */
+};
+void progress_show(const struct progress *p);
+void progress_clear(void); /* takes the line away */
+/* The line for a terminal of `columns`, for tests; `seconds` since the phase began. */
+void progress_format(const struct progress *p, double seconds, size_t columns, char *ret,
+                     size_t size);
+
+/* ---- opened things (opened.c) ---- */
+
+struct opened {
+    struct store *store;
+    struct catalogue *catalogue;
+    struct version_info info; /* resolved */
+    char path[4096];          /* what stood behind NAME[:N]/ */
+    struct fetch *fetch;
+    struct view *view;
+};
+void opened_release(struct opened *o);
+static inline void auto_opened_release(struct opened *o)
+{
+    opened_release(o);
+}
+
+/* "NAME[:N][/path]". -EINVAL with a sentence. *ret_version 0: the newest. */
+int reference_parse(const char *text, char ret_name[static 64], uint32_t *ret_version,
+                    const char **ret_path, struct err *err);
+
+/* Each gives an exit code, after a sentence. open_catalogue: `write` makes the store where it is
+ * missing. open_version resolves a reference and says whose datastore a bare NAME is. */
+int open_catalogue(struct cli *cli, bool write, struct opened *o);
+/* 0 or an error instead. -ENOENT: with o->store set, it is there and empty; else there is none. */
+int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err);
+int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
+int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
+/* Without sentences, for server processes: store, catalogue and view of a version that was resolved
+ * before. */
+int open_again(const char *store, bool coherent, const struct version_info *info,
+               uint64_t memory_bytes, struct opened *o, struct err *err);
+
+/* ---- walks (walk.c) ---- */
+
+/* Depth first, parents before children, siblings in the order of their bytes; the caller pulls. */
+struct walk;
+struct walk_item {
+    const char *path; /* below where the walk began, NUL-ended; valid until the next step */
+    size_t path_length;
+    const char *name; /* its last component */
+    struct index_inode inode;
+    bool leaving; /* a directory a second time, behind all that is in it */
+};
+int walk_new(struct view *v, const struct index_inode *directory, struct walk **ret);
+void walk_free(struct walk *w);
+AUTO_FREE_FUNC(struct walk, walk_free);
+/* 1: an item; 0: the end; or an error, about *ret->path where that is not NULL. */
+int walk_next(struct walk *w, struct walk_item *ret);
+/* Do not enter the directory that was just given. */
+void walk_skip(struct walk *w);
+/* In the order of walks: a '/' counts less than any byte of a name. */
+int walk_compare(const char *a, const char *b);
+
+/* ---- interruptions (interrupt.c) ---- */
+
+/* The first SIGINT, SIGTERM or SIGHUP sets interrupt_signal, the second one ends the program. */
+extern volatile sig_atomic_t interrupt_signal;
+void interrupt_catch(void);
+
+/* ---- servers (serve.c) ---- */
+
+struct attach_record;
+typedef void serve_ready_fn(void *ready_ctx, int code, const char *sentence);
+
+/* What a server process needs to know; prepared before it is started. */
+struct serve {
+    char store[4200];
+    bool coherent;
+    struct version_info info;
+    uint64_t memory_bytes;
+};
+/* Resolve `name` (version 0: newest) and fill in both. Gives an exit code. */
+int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint64_t memory_bytes,
+                  struct serve *ret, struct attach_record *ret_record);
+/* An attach_serve_fn. */
+int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn *ready,
+              void *ready_ctx);
+
+/* ---- commands ---- */
+
+#define OPTION_CLUSTER                                                                             \
+    {                                                                                              \
+        "--cluster", 0, "CLUSTER", "use this cluster's store", NULL                                \
+    }
+#define OPTION_JSON                                                                                \
+    {                                                                                              \
+        "--json", 0, NULL, "print one JSON document, for programs", NULL                           \
+    }
+#define OPTION_END                                                                                 \
+    {                                                                                              \
+        NULL, 0, NULL, NULL, NULL                                                                  \
+    }
+
+#define COMMAND(name)                                                                              \
+    extern const struct option cmd_##name##_options[];                                             \
+    int cmd_##name(struct cli *cli, const struct args *args)
+
+COMMAND(list);
+COMMAND(create);
+COMMAND(resume);
+COMMAND(clearcache);
+COMMAND(show);
+COMMAND(ls);
+COMMAND(cat);
+COMMAND(diff);
+COMMAND(export);
+COMMAND(index);
+COMMAND(verify);
+COMMAND(mount);
+COMMAND(unmount);
+COMMAND(mounts);
+COMMAND(run);
+COMMAND(clusters);
+COMMAND(set_cluster_context);
+COMMAND(help);
+
+#undef COMMAND
+
+/* Words of Grid that this program has not: cmd-foreign.c. True if argv begins with one, with the
+ * exit code after a sentence. */
+bool foreign_command(char *const *argv, int *ret_exit);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What `create` and `resume` share: a publish with its progress, notices and last words.
+ */
+#ifndef CLI_CMD_CREATE_H
+#define CLI_CMD_CREATE_H
+
+#include "cli/cli-internal.h"
+
+#include "publish/publish.h"
+
+/* `options` has name and what the user chose; the rest is filled in. Gives an exit code, after a
+ * sentence or the result. */
+int publish_and_tell(struct cli *cli, struct opened *o, struct source *source,
+                     struct publish_options *options, bool json);
+
+#endif

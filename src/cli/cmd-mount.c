@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * grid datastore mount, unmount, mounts.
+ *
+ * A mount is served by a process of its own in the background. It holds no lease in this version,
+ * which deletes nothing: `mounts` calls it unprotected, so that nobody relies on more.
+ */
+#include "cli/cmd-mount.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+const struct option cmd_mount_options[] = {
+    {"--mode", 0, "MODE", "how: auto or fuse", NULL},
+    {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},
+    OPTION_CLUSTER,
+    OPTION_END};
+
+const struct option cmd_unmount_options[] = {
+    {"--lazy", 'l', NULL, "also if it is in use: it goes when the last user does", NULL},
+    OPTION_END};
+
+const struct option cmd_mounts_options[] = {OPTION_JSON, OPTION_END};
+
+/* A server cannot work with less than a few leaves per thread, and nobody has more. */
+#define MEMORY_MIN (UINT64_C(16) << 20)
+#define MEMORY_MAX (UINT64_C(1) << 40)
+
+/* ---- mount ---- */
+
+static int check_mode(const struct args *args)
+{
+    const char *mode = args_text(args, "--mode");
+
+    if (!mode || strcmp(mode, "auto") == 0 || strcmp(mode, "fuse") == 0)
+        return CLI_DONE;
+    if (strcmp(mode, "native") == 0)
+        return say_failed("--mode native is not supported by this version of grid: the kernel "
+                          "would have to mount the index itself; use --mode fuse");
+    if (strcmp(mode, "local") == 0)
+        return say_failed("--mode local is not supported by this version of grid: nothing is "
+                          "copied to this machine; use --mode fuse");
+    return say_usage(args->command, "--mode is auto or fuse, not '%s'", mode);
+}
+
+int memory_option(const struct args *args, uint64_t *ret)
+{
+    const char *text = args_text(args, "--memory");
+    uint64_t bytes = FETCH_MEMORY_DEFAULT;
+
+    if (text && (parse_bytes(text, &bytes) < 0 || bytes < MEMORY_MIN || bytes > MEMORY_MAX))
+        return say_usage(args->command, "--memory is a size from 16M to 1T, not '%s'", text);
+    *ret = bytes;
+    return CLI_DONE;
+}
+
+/* An existing directory with nothing in it: what a mount hides, nobody finds again. */
+static int check_mountpoint(const char *path, char ret_real[static PATH_MAX])
+{
+    if (!realpath(path, ret_real))
+        return errno == ENOENT ? say_failed("cannot mount on %s: there is no such directory", path)
+                               : say_failed("cannot mount on %s: %s", path, strerror(errno));
+    int fd = open(ret_real, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    AUTO(close_dir) DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e;
+
+    if (!directory)
+        return errno == ENOTDIR ? say_failed("cannot mount on %s: it is no directory", path)
+                                : say_failed("cannot mount on %s: %s", path, strerror(errno));
+    while ((e = readdir(directory))) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            return say_failed("cannot mount on %s: it is not empty", path);
+    }
+    return CLI_DONE;
+}
+
+int cmd_mount(struct cli *cli, const struct args *args)
+{
+    struct serve serve = {0};
+    struct attach_record record = {0};
+    struct err err = ERR_INIT;
+    uint64_t memory;
+    int code = check_mode(args);
+
+    if (code == CLI_DONE)
+        code = memory_option(args, &memory);
+    if (code == CLI_DONE)
+        code = check_mountpoint(args->words.at[1], record.mountpoint);
+    if (code == CLI_DONE)
+        code = serve_prepare(cli, args->words.at[0], 0, memory, &serve, &record);
+    if (code != CLI_DONE)
+        return code;
+    int r = attach_serve_background(&record, serve_run, &serve, &err);
+    return r < 0 ? say_err(&err, r) : CLI_DONE;
+}
+
+/* ---- unmount ---- */
+
+/* Like realpath(3), but the last component is not looked at where that fails: the root of a mount
+ * whose server is gone answers nothing. */
+static int resolve_mountpoint(const char *path, char ret_real[static PATH_MAX])
+{
+    char real[PATH_MAX];
+
+    if (realpath(path, ret_real))
+        return CLI_DONE;
+    if (errno == ENOENT)
+        return say_failed("cannot unmount %s: there is no such directory", path);
+    AUTO(free_ptr) char *copy = strdup(path);
+    if (!copy)
+        return say_failed("out of memory");
+    for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
+        copy[n - 1] = '\0';
+    char *slash = strrchr(copy, '/');
+    const char *name = slash ? slash + 1 : copy;
+    if (slash)
+        *slash = '\0';
+    if (!realpath(slash ? (*copy ? copy : "/") : ".", real) ||
+        (size_t)snprintf(ret_real, PATH_MAX, "%s/%s", real[1] ? real : "", name) >= PATH_MAX)
+        return say_failed("cannot unmount %s: %s", path, strerror(errno));
+    return CLI_DONE;
+}
+
+int cmd_unmount(struct cli *cli, const struct args *args)
+{
+    struct err err = ERR_INIT;
+    char real[PATH_MAX];
+    int code = resolve_mountpoint(args->words.at[0], real);
+
+    if (code != CLI_DONE)
+        return code;
+    int r = attach_unmount(real, args_flag(args, "--lazy"), &err);
+    return r < 0 ? say_err(&err, r) : CLI_DONE;
+}
+
+/* ---- mounts, and runs ---- */
+
+struct mounts {
+    bool runs_only;
+    struct table *table; /* or */
+    json_t *rows;
+    size_t count;
+};
+
+static int add_json(struct mounts *m, const struct attach_record *r)
+{
+    char time[FIGURE_MAX];
+    json_t *row = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:s}", "name", r->name, "version",
+                            (json_int_t)r->version, "cluster", r->cluster, "mode", r->mode,
+                            "protection", "unprotected", "server", (json_int_t)r->server, "since",
+                            figure_utc_time(r->since_ms, time));
+    int code =
+        row ? json_set_bytes(row, "mountpoint", r->mountpoint, strlen(r->mountpoint)) : -ENOMEM;
+
+    if (code == 0 && *r->run)
+        code = json_set_bytes(row, "run", r->run, strlen(r->run));
+    if (code == 0)
+        return json_array_append_new(m->rows, row) < 0 ? -ENOMEM : 0;
+    json_decref(row);
+    return code;
+}
+
+static int add_record(void *ctx, const struct attach_record *r)
+{
+    struct mounts *m = ctx;
+    char text[64];
+
+    if (m->runs_only && !*r->run)
+        return 0;
+    m->count++;
+    if (m->rows)
+        return add_json(m, r);
+    if (m->runs_only)
+        table_add(m->table, r->run);
+    (void)snprintf(text, sizeof text, "%" PRIu32, r->version);
+    table_add(m->table, r->name);
+    table_add(m->table, text);
+    table_add(m->table, r->cluster);
+    table_add(m->table, r->mountpoint);
+    if (!m->runs_only) {
+        table_add(m->table, r->mode);
+        table_add(m->table, "unprotected");
+    }
+    table_add(m->table, figure_local_time(r->since_ms, text));
+    return 0;
+}
+
+int list_mounts(bool runs_only, bool json)
+{
+    static const char *const columns[] = {"Run",         "Name", ">Version",   "Cluster ID",
+                                          "Mount point", "Mode", "Protection", "Since"};
+    static const char *const run_columns[] = {"Run",        "Name",        ">Version",
+                                              "Cluster ID", "Mount point", "Since"};
+    AUTO(table_free)
+    struct table *table = runs_only ? table_new(run_columns, 6) : table_new(columns + 1, 7);
+    struct mounts m = {.runs_only = runs_only, .table = table, .rows = json ? json_array() : NULL};
+    struct err err = ERR_INIT;
+
+    int r = !table || (json && !m.rows) ? -ENOMEM : attach_each(add_record, &m, &err);
+    if (r < 0) {
+        json_decref(m.rows);
+        return say_err(&err, r);
+    }
+    if (json)
+        return json_print(m.rows);
+    if (m.count == 0)
+        say(runs_only ? "no runs on this machine" : "nothing is mounted");
+    else if (table_print(table, stdout) < 0)
+        return say_failed("out of memory");
+    return finish_stdout(CLI_DONE);
+}
+
+int cmd_mounts(struct cli *cli, const struct args *args)
+{
+    return list_mounts(false, args_flag(args, "--json"));
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What `mount` and `run` share.
+ */
+#ifndef CLI_CMD_MOUNT_H
+#define CLI_CMD_MOUNT_H
+
+#include "cli/cli-internal.h"
+
+#include "attach/attach.h"
+
+/* --memory, or the default. Gives an exit code. */
+int memory_option(const struct args *args, uint64_t *ret);
+/* Print the live mounts of this user, or those of runs. Gives an exit code. */
+int list_mounts(bool runs_only, bool json);
+
+#endif

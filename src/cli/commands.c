@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of commands, and the way from argv to one of them.
+ */
+#include "cli/cli-internal.h"
+
+#include <locale.h>
+#include <string.h>
+
+static const struct command commands[] = {
+    {"datastore", "", "list datastores",
+     "Lists your own datastores, newest version first. Uploads that did not succeed are shown by\n"
+     "--show-incomplete.",
+     cmd_list_options, 0, 0, false, cmd_list},
+    {"datastore list", "", "list datastores", "The same as 'grid datastore'.", cmd_list_options, 0,
+     0, false, cmd_list},
+    {"datastore create", "[SOURCE]", "make a new version of a datastore from a directory",
+     "SOURCE is a directory or a file. Without --name, its last component is the name, in lower\n"
+     "case. A .gridignore at the root of SOURCE leaves files out. An upload that was interrupted\n"
+     "is continued by the same command, or by 'grid datastore resume'.",
+     cmd_create_options, 0, 1, false, cmd_create},
+    {"datastore resume", "", "continue interrupted uploads",
+     "Continues what 'grid datastore create' left unfinished on this machine, where it stopped.",
+     cmd_resume_options, 0, 0, false, cmd_resume},
+    {"datastore clearcache", "", "forget the local state of uploads",
+     "Interrupted uploads can then not be resumed, and the next create reads every file again.",
+     cmd_clearcache_options, 0, 0, false, cmd_clearcache},
+    {"datastore show", "NAME[:N]", "show what one version consists of", NULL, cmd_show_options, 1,
+     1, false, cmd_show},
+    {"datastore ls", "NAME[:N][/PATH]", "list files of a version, without a mount", NULL,
+     cmd_ls_options, 1, 1, false, cmd_ls},
+    {"datastore cat", "NAME[:N]/PATH ...", "write files of a version to standard output", NULL,
+     cmd_cat_options, 1, ARGS_ANY, false, cmd_cat},
+    {"datastore diff", "NAME[:N] NAME[:N]", "show which files differ between two versions",
+     "A: added, D: removed, M: changed. Reads the indexes only: files are the same where they "
+     "name\n"
+     "the same place of the same pack, else where size and time of modification are equal.",
+     cmd_diff_options, 2, 2, false, cmd_diff},
+    {"datastore export", "NAME[:N] DIR", "copy a version into a new or empty directory", NULL,
+     cmd_export_options, 2, 2, false, cmd_export},
+    {"datastore index", "NAME[:N] [FILE]", "write a version's index, an EROFS image, to a file",
+     "FILE may be '-' for standard output; with --dump it may be left out.", cmd_index_options, 1,
+     2, false, cmd_index},
+    {"datastore verify", "NAME[:N]", "check every byte of a version against its digest", NULL,
+     cmd_verify_options, 1, 1, false, cmd_verify},
+    {"datastore mount", "NAME[:N] DIR", "mount a version, read-only, on an empty directory", NULL,
+     cmd_mount_options, 2, 2, false, cmd_mount},
+    {"datastore unmount", "DIR", "unmount a version", NULL, cmd_unmount_options, 1, 1, false,
+     cmd_unmount},
+    {"datastore mounts", "", "list mounted versions", NULL, cmd_mounts_options, 0, 0, false,
+     cmd_mounts},
+    {"run", "[--] [COMMAND ...]", "run a command with datastores attached; alone: list runs",
+     "Each --datastore_name may be followed by its own --datastore_version and\n"
+     "--datastore_mount_dir. A COMMAND that ends in .py is run with python3. The exit code is the\n"
+     "command's own.",
+     cmd_run_options, 0, ARGS_ANY, true, cmd_run},
+    {"clusters", "", "list the configured stores", NULL, cmd_clusters_options, 0, 0, false,
+     cmd_clusters},
+    {"user set-cluster-context", "CLUSTER", "choose the cluster that commands use by default", NULL,
+     cmd_set_cluster_context_options, 1, 1, false, cmd_set_cluster_context},
+    {"help", "[WORD ...]", "explain a command", NULL, cmd_help_options, 0, ARGS_ANY, false,
+     cmd_help},
+    {0}};
+
+const struct option cmd_help_options[] = {OPTION_END};
+
+int cmd_help(struct cli *cli, const struct args *args)
+{
+    AUTO(buf_release) struct buf words = BUF_INIT(4096);
+    bool is_beginning = false;
+
+    for (size_t i = 0; i < args->words.count; i++) {
+        if (buf_printf(&words, "%s%s", i ? " " : "", args->words.at[i]) < 0)
+            return say_usage(args->command, "that is no command");
+    }
+    for (const struct command *c = commands; c->words; c++) {
+        if (strcmp(c->words, buf_text(&words)) == 0) {
+            help_command(c);
+            return finish_stdout(CLI_DONE);
+        }
+        is_beginning |= strncmp(c->words, buf_text(&words), words.size) == 0 &&
+                        (words.size == 0 || c->words[words.size] == ' ');
+    }
+    if (!is_beginning)
+        return say_usage(NULL, "there is no command '%s'", buf_text(&words));
+    help_overview(commands, buf_text(&words));
+    return finish_stdout(CLI_DONE);
+}
+
+/* What stands alone, before any command. True if it was one of these. */
+static bool run_special(const char *word, int *ret_exit)
+{
+    if (strcmp(word, "--version") == 0)
+        printf("grid %s\n", GRID_VERSION);
+    else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+        help_overview(commands, "");
+    else if (strcmp(word, "--dump-options") == 0)
+        help_dump(commands);
+    else
+        return false;
+    *ret_exit = finish_stdout(CLI_DONE);
+    return true;
+}
+
+static int run_help(const struct args *args, const char *first)
+{
+    if (args->command)
+        help_command(args->command);
+    else
+        help_overview(commands, strcmp(first, "user") == 0 ? first : "");
+    return finish_stdout(CLI_DONE);
+}
+
+int cli_main(int argc, char *const argv[])
+{
+    struct cli cli = {.commands = commands};
+    struct err err = ERR_INIT;
+    struct args args;
+    bool help;
+    int code;
+
+    /* Only widths of characters depend on the locale; messages are English, sorting is by bytes. */
+    (void)setlocale(LC_CTYPE, "C.UTF-8");
+    if (argc < 2) {
+        (void)say_usage(NULL, "a command is missing");
+        return CLI_USAGE;
+    }
+    if (run_special(argv[1], &code) || foreign_command(argv + 1, &code))
+        return code;
+
+    int r = args_parse(commands, argv + 1, &args, &help, &err);
+    if (r == -ENOTSUP) {
+        say("%s", err_text(&err, r));
+        code = CLI_USAGE;
+    } else if (r < 0)
+        code = say_usage(args.command, "%s", err_text(&err, r));
+    else if (help)
+        code = run_help(&args, argv[1]);
+    else
+        code = cli_choose_store(&cli, &args);
+    if (r == 0 && !help && code == CLI_DONE)
+        code = args.command->run(&cli, &args);
+    args_release(&args);
+    config_release(&cli.config);
+    places_release(&cli.places);
+    return code;
+}

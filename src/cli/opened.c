@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From "NAME:N/path" to an opened version, with a sentence for all that can be wrong on the way.
+ */
+#include "cli/cli-internal.h"
+
+#include "base/name.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A store on a network may fail for a moment: three tries within half a minute. */
+static const struct store_retry_policy retry_policy = {
+    .attempts = 3, .first_delay_ms = 50, .max_delay_ms = 1000, .deadline_ms = 30000};
+
+/* ---- references ---- */
+
+int reference_parse(const char *text, char ret_name[static 64], uint32_t *ret_version,
+                    const char **ret_path, struct err *err)
+{
+    char name[64];
+    uint32_t version = 0;
+    size_t end = strcspn(text, "/"), length = strcspn(text, ":/");
+
+    if (length >= sizeof name)
+        return err_fail(err, -EINVAL, "'%.100s...' is no name of a datastore: it is too long",
+                        text);
+    memcpy(name, text, length);
+    name[length] = '\0';
+    if (!name_is_valid(name))
+        return err_fail(err, -EINVAL,
+                        "'%s' is no name of a datastore: one begins with a lower case letter or "
+                        "digit and goes on with these, '.', '_' or '-'",
+                        name);
+    if (text[length] == ':') {
+        AUTO(free_ptr) char *number = strndup(text + length + 1, end - length - 1);
+        if (!number)
+            return err_fail(err, -ENOMEM, "out of memory");
+        if (parse_version(number, &version) < 0)
+            return err_fail(err, -EINVAL, "'%.100s' is no version of %s: write %s:1", number, name,
+                            name);
+    }
+    memcpy(ret_name, name, sizeof name);
+    *ret_version = version;
+    *ret_path = text[end] == '/' ? text + end + 1 : "";
+    return 0;
+}
+
+/* ---- stores ---- */
+
+static bool is_s3(const char *location)
+{
+    return strncmp(location, "s3:", 3) == 0;
+}
+
+static int open_store(const char *location, unsigned flags, struct store **ret, struct err *err)
+{
+    struct store *below;
+
+    if (is_s3(location))
+        return err_fail(err, -EPROTONOSUPPORT,
+                        "the store %s cannot be used: S3 stores are not supported by this version "
+                        "of grid; give a directory: file:///path",
+                        location);
+    int r = store_open(location, flags, &below, err);
+    if (r < 0)
+        return r;
+    r = store_retry_new(below, &retry_policy, env_real(), ret);
+    if (r < 0)
+        store_close(below);
+    return r;
+}
+
+static unsigned store_flags(bool write, bool coherent)
+{
+    return (write ? STORE_WRITE : STORE_READ) | (coherent ? STORE_COHERENT : 0u);
+}
+
+int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err)
+{
+    int r = open_store(cli->store, store_flags(write, cli->coherent), &o->store, err);
+
+    if (r == 0)
+        r = catalogue_open(o->store, env_real(), write ? CATALOGUE_WRITE : CATALOGUE_READ,
+                           &o->catalogue, err);
+    return r;
+}
+
+int open_catalogue(struct cli *cli, bool write, struct opened *o)
+{
+    struct err err = ERR_INIT;
+    int r = open_catalogue_quietly(cli, write, o, &err);
+
+    return r < 0 ? say_err(&err, r) : CLI_DONE;
+}
+
+/* ---- versions ---- */
+
+/* A bare NAME may be somebody else's: a label, no access control, but worth knowing. */
+static void tell_owner(struct cli *cli, struct opened *o)
+{
+    char owner[64];
+
+    if (catalogue_owner(o->catalogue, o->info.name, owner, NULL) == 0 &&
+        strcmp(owner, cli->owner) != 0)
+        say("%s belongs to %s", o->info.name, owner);
+}
+
+int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o)
+{
+    struct err err = ERR_INIT;
+    char name[64];
+    uint32_t version;
+    const char *path;
+
+    int r = reference_parse(reference, name, &version, &path, &err);
+    if (r == 0 && *path && !path_allowed)
+        r = err_fail(&err, -EINVAL, "'%s' names a file; here a whole datastore is meant: %s",
+                     reference, name);
+    if (r == 0 && strlen(path) >= sizeof o->path)
+        r = err_fail(&err, -ENAMETOOLONG, "the path in '%.60s...' is too long", reference);
+    if (r < 0)
+        return say_err(&err, r);
+    (void)snprintf(o->path, sizeof o->path, "%s", path);
+
+    r = open_catalogue_quietly(cli, false, o, &err);
+    if (r == -ENOENT && !o->catalogue) {
+        err_prefix(&err, r, "there is no datastore '%s'", name);
+        return say_err(&err, r);
+    }
+    if (r == 0)
+        r = catalogue_resolve(o->catalogue, name, version, &o->info, &err);
+    if (r < 0)
+        return say_err(&err, r);
+    if (version == 0)
+        tell_owner(cli, o);
+    return CLI_DONE;
+}
+
+static int attach_view(struct opened *o, uint64_t memory_bytes, struct err *err)
+{
+    int r = fetch_new(o->store, memory_bytes, &o->fetch);
+
+    if (r < 0)
+        return err_fail(err, r, "cannot open %s:%u: %s", o->info.name, o->info.version,
+                        strerror(-r));
+    r = view_open(o->catalogue, &o->info, o->fetch, &o->view, err);
+    return r < 0 ? err_prefix(err, r, "cannot open %s:%u", o->info.name, o->info.version) : 0;
+}
+
+int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o)
+{
+    struct err err = ERR_INIT;
+    int code = open_version(cli, reference, path_allowed, o);
+
+    if (code != CLI_DONE)
+        return code;
+    int r = attach_view(o, FETCH_MEMORY_DEFAULT, &err);
+    return r < 0 ? say_err(&err, r) : CLI_DONE;
+}
+
+int open_again(const char *store, bool coherent, const struct version_info *info,
+               uint64_t memory_bytes, struct opened *o, struct err *err)
+{
+    o->info = *info;
+    int r = open_store(store, store_flags(false, coherent), &o->store, err);
+    if (r == 0)
+        r = catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
+    return r < 0 ? r : attach_view(o, memory_bytes, err);
+}
+
+void opened_release(struct opened *o)
+{
+    view_close(o->view);
+    fetch_free(o->fetch);
+    catalogue_close(o->catalogue);
+    store_close(o->store);
+    memset(o, 0, sizeof *o);
+}
