@@ -91,6 +91,7 @@ struct publish_pending {
     char store[1024];      /* location of the store */
     int64_t started_ms;
     bool append, exclude_private, trust_mtime;
+    bool running;          /* a process of this machine is at it now */
 };
 typedef int publish_pending_fn(void *ctx, const struct publish_pending *p);
 int publish_each_pending(const char *state_dir, publish_pending_fn *fn, void *ctx, struct err *err);
