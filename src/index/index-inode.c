@@ -11,8 +11,10 @@
 
 #include <sys/stat.h>
 
-/* Published trees are read-only, and a reader of the store is nobody's owner. */
+/* Published trees are read-only, and a reader of the store is nobody's owner. A symlink's mode
+ * means nothing: it is what Linux shows for all of them. */
 #define MODE_ALLOWED 0555u
+#define MODE_SYMLINK 0777u
 
 /* The blocks of the plain layout, from start_block on, are inside the metadata. */
 static bool plain_fits(const struct index *x, const struct index_inode *inode)
@@ -69,6 +71,8 @@ static int parse_type(const struct index *x, uint16_t mode, uint32_t u, struct i
 {
     if (!S_ISREG(mode) && inode->leaf_hint)
         return -EPROTO;
+    if (S_ISLNK(mode) ? inode->mode != MODE_SYMLINK : inode->mode & ~MODE_ALLOWED)
+        return -EPROTO;
     switch (mode & S_IFMT) {
     case S_IFREG:
         inode->type = INDEX_FILE;
@@ -113,8 +117,8 @@ int index_inode(const struct index *x, uint64_t nid, struct index_inode *ret)
     inode.mtime_s = (int64_t)le64_get(raw.mtime);
     inode.mtime_ns = le32_get(raw.mtime_nsec);
     inode.leaf_hint = le32_get(raw.leaf_hint);
-    if (format != EROFS_FORMAT(inode.layout) || inode.mode & ~MODE_ALLOWED || inode.nlink == 0 ||
-        inode.mtime_ns >= 1000000000 || le32_get(raw.uid) || le32_get(raw.gid) ||
+    if (format != EROFS_FORMAT(inode.layout) || inode.nlink == 0 || inode.mtime_ns >= 1000000000 ||
+        le32_get(raw.uid) || le32_get(raw.gid) ||
         !index_all_zero(raw.reserved_6, sizeof raw.reserved_6) ||
         !index_all_zero(raw.reserved_48, sizeof raw.reserved_48))
         return -EPROTO;

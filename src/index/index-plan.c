@@ -7,6 +7,9 @@
  */
 #include "index/index-layout.h"
 
+#define MODE_ALLOWED 0555u /* a published tree is read-only, whoever reads it */
+#define MODE_SYMLINK 0777u /* means nothing; what Linux shows for all of them */
+
 /* The number of the first subdirectory; there is one. */
 static uint32_t first_subdir(const struct tree *t, uint32_t directory)
 {
@@ -111,8 +114,8 @@ static int check_node(const struct layout *l, uint32_t node, struct err *err)
     const struct tree_node *n = tree_node(l->tree, node);
     if (n->type == TREE_HARDLINK)
         return 0; /* layout_collect_links() looked at what it leads to */
-    if (n->mode > 07777)
-        return err_fail(err, -EINVAL, "its mode has more than permission bits");
+    if (n->type == TREE_SYMLINK ? n->mode != MODE_SYMLINK : n->mode & ~MODE_ALLOWED)
+        return err_fail(err, -EINVAL, "its mode %04o is not one that an index has", n->mode);
     if (n->mtime_ns > 999999999)
         return err_fail(err, -EINVAL, "its time has more than a second of nanoseconds");
     struct bytes list = tree_xattrs(l->tree, node);
