@@ -77,7 +77,7 @@ static int wait_all(struct run *run, struct err *err)
     return c;
 }
 
-/* Ways 1: everything is made in here. */
+/* Way 1: everything is made in here. */
 static int mount_inside(struct run *run, int *ret_stage, struct err *err)
 {
     for (size_t i = 0; i < run->count; i++) {
@@ -85,9 +85,10 @@ static int mount_inside(struct run *run, int *ret_stage, struct err *err)
         const char *path = run->places[i].path;
         *ret_stage = STAGE_FUSE;
         int c = attach_fuse_mount(&run->items[i].record, path, &fd, err);
+        if (c < 0)
+            return c;
         *ret_stage = STAGE_FINAL;
-        if (c == 0)
-            c = attach_server_command(&run->servers[i], ATTACH_NAMESPACE, path, fd);
+        c = attach_server_command(&run->servers[i], ATTACH_NAMESPACE, path, fd);
         if (c < 0)
             return err_fail(err, c, "the server of %s:%u died", run->items[i].record.name,
                             run->items[i].record.version);
