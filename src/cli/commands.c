@@ -67,23 +67,25 @@ const struct option cmd_help_options[] = {OPTION_END};
 int cmd_help(struct cli *cli, const struct args *args)
 {
     AUTO(buf_release) struct buf words = BUF_INIT(4096);
-    bool is_beginning = false;
+    bool is_known = false, is_beginning = false;
 
     for (size_t i = 0; i < args->words.count; i++) {
         if (buf_printf(&words, "%s%s", i ? " " : "", args->words.at[i]) < 0)
             return say_usage(args->command, "that is no command");
     }
     for (const struct command *c = commands; c->words; c++) {
-        if (strcmp(c->words, buf_text(&words)) == 0) {
-            help_command(c);
-            return finish_stdout(CLI_DONE);
-        }
+        is_known |= strcmp(c->words, buf_text(&words)) == 0;
         is_beginning |= strncmp(c->words, buf_text(&words), words.size) == 0 &&
                         (words.size == 0 || c->words[words.size] == ' ');
+        if (strcmp(c->words, buf_text(&words)) == 0)
+            help_command(c);
     }
-    if (!is_beginning)
+    if (!is_known && !is_beginning)
         return say_usage(NULL, "there is no command '%s'", buf_text(&words));
-    help_overview(commands, buf_text(&words));
+    if (is_known && is_beginning)
+        putchar('\n');
+    if (is_beginning)
+        help_overview(commands, buf_text(&words));
     return finish_stdout(CLI_DONE);
 }
 

@@ -40,6 +40,18 @@ static bool begins_command(const struct command *commands, const char *words)
     return false;
 }
 
+/* Are there commands with these words and more? */
+static bool has_longer(const struct command *commands, const char *words)
+{
+    size_t n = strlen(words);
+
+    for (const struct command *c = commands; c->words; c++) {
+        if (strncmp(c->words, words, n) == 0 && c->words[n] == ' ')
+            return true;
+    }
+    return false;
+}
+
 /* "a b" and "c" to "a b c"; false if that is longer than any command. */
 static bool join_words(char joined[static WORDS_MAX], const char *words, const char *word)
 {
@@ -155,7 +167,9 @@ static int parse_word(const struct command *commands, struct args *a, char *word
         memcpy(words, longer, sizeof longer);
         return c ? adopt_options(a, c, err) : 0;
     }
-    if (!a->command)
+    bool is_group = a->command && a->command->args_max == 0 &&
+                    has_longer(commands, a->command->words);
+    if (!a->command || is_group)
         return err_fail(err, -EINVAL, "there is no command '%s%s%s'", words, *words ? " " : "",
                         word);
     if (a->words.count >= a->command->args_max || a->words.count >= ARGUMENTS_MAX)
