@@ -6,9 +6,9 @@
  * Block size 512. Every pack is a device slot; a file's chunk indexes name (device id, block). The
  * kernel mounts the image flat (packs at their unified starts behind it) or with one device a pack.
  *
- * This folder is pure: the writer gives its bytes in order to a callback, the reader asks a callback
- * for bytes that the caller has verified against their digest. The reader trusts none of them all
- * the same: whoever publishes may be hostile.
+ * This folder is pure: the writer gives its bytes in order to a callback, the reader asks a
+ * callback for bytes that the caller has verified against their digest. The reader trusts none of
+ * them all the same: whoever publishes may be hostile.
  *
  * Threads: an opened struct index is constant: any number, if the read callback allows it.
  */
@@ -33,7 +33,8 @@
 #define INDEX_TARGET_MAX  4095u
 #define INDEX_DEPTH_MAX   TREE_DEPTH_MAX
 
-/* ---- writing ----------------------------------------------------------------------------------- */
+/* ---- writing -----------------------------------------------------------------------------------
+ */
 
 /* One device slot. */
 struct index_device {
@@ -44,23 +45,25 @@ struct index_device {
 typedef int index_sink_fn(void *ctx, const void *data, size_t size);
 
 struct index_summary {
-    uint64_t size;       /* bytes of the image, a multiple of INDEX_BLOCK */
-    uint64_t head;       /* bytes of its head, <= INDEX_HEAD_MAX unless the root's unit is larger */
+    uint64_t size; /* bytes of the image, a multiple of INDEX_BLOCK */
+    uint64_t head; /* bytes of its head, <= INDEX_HEAD_MAX unless the root's unit is larger */
     uint64_t inodes;
-    bool wide;           /* the 48-bit layout was needed */
+    bool wide; /* the 48-bit layout was needed */
 };
 
-/* Write the image of a sealed `tree`, in order, to `sink`. `device_of[pack]` is the device id (1-based)
- * of publish's pack number, for packs 0 to pack_count-1 (0: not used by this tree; a node naming it is
- * -EINVAL). Uses the tree's directory words. Memory: a constant, whatever the tree's size. The same
- * tree and devices give the same bytes. */
+/* Write the image of a sealed `tree`, in order, to `sink`. `device_of[pack]` is the device id
+ * (1-based) of publish's pack number, for packs 0 to pack_count-1 (0: not used by this tree; a node
+ * naming it is -EINVAL). Uses the tree's directory words. Memory: a constant, whatever the tree's
+ * size. The same tree and devices give the same bytes. */
 int index_write(const struct tree *tree, const struct index_device *devices, size_t device_count,
                 const uint16_t *device_of, size_t pack_count, index_sink_fn *sink, void *ctx,
                 struct index_summary *ret, struct err *err);
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading -----------------------------------------------------------------------------------
+ */
 
-/* Give exactly `size` verified bytes at `offset` of the image (never beyond its size), or -errno. */
+/* Give exactly `size` verified bytes at `offset` of the image (never beyond its size), or -errno.
+ */
 typedef int index_read_fn(void *ctx, uint64_t offset, void *data, size_t size);
 
 struct index;
@@ -72,34 +75,38 @@ void index_close(struct index *x);
 AUTO_FREE_FUNC(struct index, index_close);
 
 uint32_t index_device_count(const struct index *x);
-uint64_t index_device_blocks(const struct index *x, uint32_t id);       /* id from 1 */
+uint64_t index_device_blocks(const struct index *x, uint32_t id); /* id from 1 */
 struct digest index_device_digest(const struct index *x, uint32_t id);
-uint64_t index_device_start(const struct index *x, uint32_t id);        /* unified, bytes */
-uint64_t index_flat_size(const struct index *x);                        /* bytes of the flat image */
-uint64_t index_inode_count(const struct index *x);                      /* as the superblock says */
+uint64_t index_device_start(const struct index *x, uint32_t id); /* unified, bytes */
+uint64_t index_flat_size(const struct index *x);                 /* bytes of the flat image */
+uint64_t index_inode_count(const struct index *x);               /* as the superblock says */
 
-enum index_type { INDEX_FILE = 1, INDEX_DIRECTORY = 2, INDEX_SYMLINK = 7 }; /* as in directory entries */
+enum index_type {
+    INDEX_FILE = 1,
+    INDEX_DIRECTORY = 2,
+    INDEX_SYMLINK = 7
+}; /* as in directory entries */
 
 /* A parsed inode: values only, copy freely. */
 struct index_inode {
     uint64_t nid;
     enum index_type type;
-    uint16_t mode;       /* permission bits only */
+    uint16_t mode; /* permission bits only */
     uint32_t nlink;
     uint64_t size;
     int64_t mtime_s;
     uint32_t mtime_ns;
-    uint32_t leaf_hint;  /* number of the first leaf of a one-chunk file in its pack; a hint only */
+    uint32_t leaf_hint; /* number of the first leaf of a one-chunk file in its pack; a hint only */
     /* private to the reader: */
     uint8_t layout;
     uint8_t chunk_bits;
     uint16_t xattr_count;
     uint32_t start_block;
-    uint64_t address;    /* of the inode in the image, bytes */
+    uint64_t address; /* of the inode in the image, bytes */
 };
 
-/* All give 0, or -ENOENT, -ENOTDIR, -EINVAL (wrong type), -EPROTO (hostile image), or what the read
- * callback gave. */
+/* All give 0, or -ENOENT, -ENOTDIR, -ENAMETOOLONG, -EINVAL (wrong type, offset behind the end),
+ * -EPROTO (hostile image), or what the read callback gave. */
 int index_inode(const struct index *x, uint64_t nid, struct index_inode *ret);
 int index_lookup(const struct index *x, const struct index_inode *dir, const char *name,
                  size_t name_length, uint64_t *ret_nid);
@@ -111,7 +118,7 @@ struct index_entry {
     uint8_t name_length;
     enum index_type type; /* as the entry says; the inode decides */
     uint64_t nid;
-    uint64_t next;    /* cookie with which a later call goes on behind this entry */
+    uint64_t next; /* cookie with which a later call goes on behind this entry */
 };
 /* Return 0 to go on, 1 to stop (the listing then gives 0), or an error. */
 typedef int index_entry_fn(void *ctx, const struct index_entry *entry);
@@ -125,8 +132,8 @@ int index_readlink(const struct index *x, const struct index_inode *link,
 
 /* Where a file's byte stands. */
 struct index_extent {
-    uint32_t device;    /* id from 1; 0: a hole, all zero bytes */
-    uint64_t block;     /* of the chunk's first byte in the device */
+    uint32_t device;       /* id from 1; 0: a hole, all zero bytes */
+    uint64_t block;        /* of the chunk's first byte in the device */
     uint64_t chunk_offset; /* of the chunk's first byte in the file */
     uint64_t chunk_size;   /* bytes of the file in this chunk */
 };
@@ -140,14 +147,17 @@ int index_xattrs(const struct index *x, const struct index_inode *inode, index_x
                  void *ctx);
 
 /* Check the whole image: every inode and entry reachable, each directory once, sorted names, types
- * agree, every chunk inside its device, link counts right, padding zero. *ret_files etc. may be NULL.
- * Memory: 16 bytes a directory and a hard-linked inode. */
+ * agree, "." and "..", every chunk inside its device, link counts and the number of inodes right,
+ * nothing overlaps, padding zero. Reads the image about twice. Memory: 1/256 of the image's size,
+ * and 16 bytes for each directory that waits and each name of a file with several. A file with
+ * several names counts once. `ret` may be NULL. */
 struct index_counts {
     uint64_t files, directories, symlinks, size_bytes;
 };
 int index_check(const struct index *x, struct index_counts *ret, struct err *err);
 
-/* ---- text -------------------------------------------------------------------------------------- */
+/* ---- text --------------------------------------------------------------------------------------
+ */
 
 /* One line per device and per path, in tree order; docs/formats/index-dump.md. Round-trips: parsing
  * it and writing again gives the same image. */

@@ -100,7 +100,8 @@ static int explore_inode(const struct index *x, const struct index_inode *inode)
     uint64_t bytes = 0;
     int r = index_xattrs(x, inode, explore_attribute, &bytes);
 
-    EXPLORE_REQUIRE((inode->mode & ~0555) == 0 && inode->nlink > 0);
+    EXPLORE_REQUIRE(inode->nlink > 0);
+    EXPLORE_REQUIRE(inode->type == INDEX_SYMLINK ? inode->mode == 0777 : !(inode->mode & ~0555));
     if (r < 0)
         return r;
     if (inode->type == INDEX_FILE)

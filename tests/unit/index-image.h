@@ -142,9 +142,9 @@ static void put_files(uint8_t *b)
     put_inode(b + FILE1, FORMAT_CHUNK, FILE_MODE, 1000, 0x21, 6);
     le32_put(b + FILE1 + 20, 7);
     put_chunk(b + FILE1 + 64, 1, DEVICE1_SIZE - 2);
-    put_inode(b + LINK, FORMAT_INLINE, S_IFLNK | 0555, 4, 0, 1);
+    put_inode(b + LINK, FORMAT_INLINE, S_IFLNK | 0777, 4, 0, 1);
     memcpy(b + LINK + 64, "file", 4);
-    put_inode(b + LONG, FORMAT_PLAIN, S_IFLNK | 0555, LONG_SIZE, LONG_BLOCKS / 512, 1);
+    put_inode(b + LONG, FORMAT_PLAIN, S_IFLNK | 0777, LONG_SIZE, LONG_BLOCKS / 512, 1);
     memset(b + LONG_BLOCKS, 'l', LONG_SIZE);
     put_inode(b + THREE, FORMAT_CHUNK, FILE_MODE, THREE_SIZE, 0x20 | 14, 1);
     put_chunk(b + THREE + 64, 1, 0);
