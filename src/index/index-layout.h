@@ -47,6 +47,7 @@ struct layout {
     struct layout_link *links; /* owned; sorted by node */
     size_t link_count;
     uint64_t inodes;
+    bool planned; /* all of this stands */
 };
 
 /* Place everything; check that the tree can be written. -EINVAL or -EFBIG with a sentence. */

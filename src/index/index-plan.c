@@ -45,7 +45,9 @@ static int each_subdir_in_head(const struct layout *l, uint32_t directory, layou
     uint32_t count = tree_directory_subdirs(l->tree, directory);
     uint32_t first = count ? first_subdir(l->tree, directory) : 0;
     for (uint32_t d = first; d < first + count; d++) {
-        int r = has_unit(l, d) ? fn(ctx, d, true, err) : 0;
+        if (!has_unit(l, d) || (l->planned && !is_in_head(l, d)))
+            continue;
+        int r = fn(ctx, d, true, err);
         if (r < 0)
             return r;
     }
@@ -241,6 +243,7 @@ int layout_plan(struct layout *l, struct err *err)
     if (r < 0)
         return r;
     l->end = layout_up(l->end, EROFS_BLOCK_SIZE);
+    l->planned = true;
     return 0;
 }
 

@@ -4,7 +4,8 @@
 
   index_judge.py sample                      a dump with every kind of thing in it, to stdout
   index_judge.py many                        a directory of 5,000 entries
-  index_judge.py random FILES SEED           a tree by chance, so large that its head overflows from 15,000 on
+  index_judge.py head                        directories that do not all fit the head, of depth 1 to 3
+  index_judge.py random FILES SEED           a tree by chance
   index_judge.py packs DUMP OUT              OUT/pack.N, whose blocks are computed from device and block
   index_judge.py flat OUT                    OUT/flat: OUT/index, and the packs at their unified starts
   index_judge.py mount flat|device OUT DIR   through fsopen, fsconfig, fsmount (root); exit 77 if it cannot be
@@ -118,6 +119,17 @@ def many():
     s = Sample(1)
     for i in range(5000):
         s.file(b'many/%04d' % i, i % 3 * 100)
+    return s.text()
+
+
+def head():
+    s = Sample(2)
+    for way, files in ((b'a', 6000), (b'b', 6000), (b'c', 100), (b'a/m', 2000), (b'a/n', 100), (b'b/m', 10), (b'c/n/o', 10)):
+        for i in range(files):
+            s.file(way + b'/%d' % i, i % 700)
+    s.put(b'b/only-links/1', 'hardlink /a/5')
+    s.put(b'c/only-links/1', 'hardlink /b/m/5')
+    s.put(b'c/only-links/2', 'hardlink /b/7')
     return s.text()
 
 
@@ -328,7 +340,7 @@ def compare(dump, top):
 def main():
     args = [a for a in sys.argv[1:] if not a.startswith('--')]
     FLAGS.update(a[2:] for a in sys.argv[1:] if a.startswith('--'))
-    makers = {'sample': sample, 'many': many, 'random': random_tree}
+    makers = {'sample': sample, 'many': many, 'head': head, 'random': random_tree}
     if args and args[0] in makers:
         sys.stdout.write(makers[args[0]](*args[1:]))
     elif args and args[0] in ('packs', 'flat', 'mount', 'compare'):
