@@ -601,12 +601,42 @@ static void large_directories_are_searched_not_read(void **state)
     buf_release(&m.bytes);
 }
 
+/* As deep as a tree may be: one more is for the tree to refuse. */
+static void the_deepest_tree_is_read(void **state)
+{
+    AUTO(tree_free) struct tree *t = NULL;
+    AUTO(index_close) struct index *x = NULL;
+    AUTO(buf_release) struct buf path = BUF_INIT(3 * INDEX_DEPTH_MAX);
+    const struct tree_entry e = {
+        .name = "d", .name_length = 1, .type = TREE_DIRECTORY, .mode = 0555};
+    struct index_summary summary;
+    struct index_inode bottom;
+    struct err err = ERR_INIT;
+    uint32_t node = TREE_ROOT;
+    struct image m;
+
+    assert_int_equal(tree_new(&t), 0);
+    for (uint32_t depth = 0; depth < INDEX_DEPTH_MAX; depth++) {
+        assert_int_equal(tree_add_children(t, node, &e, 1, &node), 0);
+        assert_int_equal(buf_append_str(&path, "/d"), 0);
+    }
+    assert_int_equal(tree_seal(t), 0);
+    write_tree(t, &m, &summary);
+    assert_int_equal(index_open(image_read, &m, m.bytes.size, &x, NULL), 0);
+    assert_int_equal(index_walk(x, buf_text(&path), &bottom), 0);
+    assert_int_equal(bottom.nlink, 2);
+    if (index_check(x, NULL, &err) < 0)
+        fail_msg("index_check: %s", err.text);
+    buf_release(&m.bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(what_is_damaged_does_no_harm),
         cmocka_unit_test(large_directories_are_searched_not_read),
+        cmocka_unit_test(the_deepest_tree_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
