@@ -2,12 +2,12 @@
 /*
  * The kernel's way in: a view as a FUSE file system (libfuse 3, low level).
  *
- * No state beyond the image: node id = nid, no open files or directories (answered once with ENOSYS),
- * unlimited entry and attribute lifetimes, negative entries cached. A server that is killed can be
- * started again on the same descriptor.
+ * No state beyond the image: node id = nid, no open files or directories (answered once with
+ * ENOSYS), unlimited entry and attribute lifetimes, negative entries cached. A server that is
+ * killed can be started again on the same descriptor.
  *
- * Threads: front_serve() runs its own few threads and returns when the mount is gone or front_stop()
- * was called (from a signal handler, too).
+ * Threads: front_serve() runs its own few threads and returns when the mount is gone or
+ * front_stop() was called (from a signal handler, too).
  */
 #ifndef FRONT_FRONT_H
 #define FRONT_FRONT_H
@@ -19,10 +19,10 @@
 struct front;
 
 struct front_options {
-    const char *fsname;   /* shown in /proc/mounts, e.g. "grid:imagenet:2" */
-    bool allow_other;     /* everybody may read; needs root or user_allow_other */
-    unsigned threads;     /* 0: as many as CPUs, 2 to 8 */
-    int control_fd;       /* an already opened and mounted /dev/fuse; -1: mount here */
+    const char *fsname; /* shown in /proc/mounts, e.g. "grid:imagenet:2" */
+    bool allow_other;   /* everybody may read; needs root or user_allow_other */
+    unsigned threads;   /* 0: as many as CPUs, 2 to 8 */
+    int control_fd;     /* an already opened and mounted /dev/fuse; -1: mount here */
 };
 
 /* Mount `view` (borrowed) at `mountpoint`, an existing directory: directly as root, else through
