@@ -3,13 +3,12 @@
  * Publish: source -> packs + index + manifest -> committed version. The only writer of datastores.
  *
  *   walk    the whole source, into a tree; what local state knows unchanged is not read again
- *   read    workers read and digest batches of files in directory order; one writer, in order, drops
- *           known blobs and appends the rest to packs, which go to the store as they are made
- *   index   written, re-read and checked
- *   commit  manifest, then outcome
+ *   read    workers read and digest batches of files in directory order; one writer, in order,
+ * drops known blobs and appends the rest to packs, which go to the store as they are made index
+ * written, re-read and checked commit  manifest, then outcome
  *
- * Memory is bounded: PUBLISH_MEMORY plus 64 bytes a file, whatever the sizes. No file data is staged
- * on disk. Interrupted at any point, nothing is visible; the same call, or resume, goes on.
+ * Memory is bounded: PUBLISH_MEMORY plus 64 bytes a file, whatever the sizes. No file data is
+ * staged on disk. Interrupted at any point, nothing is visible; the same call, or resume, goes on.
  * docs/publish.md has the rules of packing, reuse and local state, with their reasons.
  */
 #ifndef PUBLISH_PUBLISH_H
@@ -37,11 +36,11 @@ struct publish_progress {
 };
 
 enum publish_notice_kind {
-    PUBLISH_NOTICE_SKIPPED,   /* a socket, device or FIFO */
-    PUBLISH_NOTICE_PRIVATE,   /* was not readable by all, becomes so (or is left out) */
-    PUBLISH_NOTICE_CHANGED,   /* changed while it was read, read again */
-    PUBLISH_NOTICE_XATTR,     /* attributes too large, left out */
-    PUBLISH_NOTICE_RESUMED,   /* an earlier upload is continued; path: its version number */
+    PUBLISH_NOTICE_SKIPPED, /* a socket, device or FIFO */
+    PUBLISH_NOTICE_PRIVATE, /* was not readable by all, becomes so (or is left out) */
+    PUBLISH_NOTICE_CHANGED, /* changed while it was read, read again */
+    PUBLISH_NOTICE_XATTR,   /* attributes too large, left out */
+    PUBLISH_NOTICE_RESUMED, /* an earlier upload is continued; path: its version number */
 };
 
 struct publish_options {
@@ -66,8 +65,8 @@ struct publish_options {
 
 struct publish_result {
     struct version_info info;
-    uint64_t files_read, files_unchanged;  /* opened; known from local state */
-    uint64_t bytes_read, bytes_stored;     /* of sources; written to packs */
+    uint64_t files_read, files_unchanged; /* opened; known from local state */
+    uint64_t bytes_read, bytes_stored;    /* of sources; written to packs */
     uint64_t packs_written, packs_reused;
     uint64_t private_files, skipped_files;
 };
@@ -76,22 +75,22 @@ struct publish_result {
  * same name, found in the local state, is continued under its number. Two at once for one name and
  * source on one machine: -EBUSY with a sentence.
  *
- * -ESTALE: the upload was aborted by somebody else meanwhile. -EAGAIN: a file kept changing, or could
- * not be read: the sentence names it. -ENOSPC, -EROFS...: the store's. */
+ * -ESTALE: the upload was aborted by somebody else meanwhile. -EAGAIN: a file kept changing, or
+ * could not be read: the sentence names it. -ENOSPC, -EROFS...: the store's. */
 int publish_run(struct catalogue *c, struct source *source, const struct publish_options *o,
                 struct publish_result *ret, struct err *err);
 
-/* Interrupted uploads that the local state knows, newest first. */
+/* Uploads that the local state knows and that have no end yet, newest first. */
 struct publish_pending {
     char name[64];
     uint32_t version;
     struct session_id session;
-    char source[4097];     /* location to open */
+    char source[4097]; /* location to open */
     char store_id[33];
-    char store[1024];      /* location of the store */
+    char store[1024]; /* location of the store */
     int64_t started_ms;
     bool append, exclude_private, trust_mtime;
-    bool running;          /* a process of this machine is at it now */
+    bool running; /* a process of this machine is at it now */
 };
 typedef int publish_pending_fn(void *ctx, const struct publish_pending *p);
 int publish_each_pending(const char *state_dir, publish_pending_fn *fn, void *ctx, struct err *err);

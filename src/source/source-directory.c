@@ -86,6 +86,7 @@ static void stat_convert(const struct stat *st, struct source_stat *ret)
         .device = st->st_dev,
         .inode = st->st_ino,
         .size = (uint64_t)st->st_size,
+        .room = (uint64_t)st->st_blocks * 512,
         .mtime = {st->st_mtim.tv_sec, (uint32_t)st->st_mtim.tv_nsec},
         .ctime = {st->st_ctim.tv_sec, (uint32_t)st->st_ctim.tv_nsec},
     };

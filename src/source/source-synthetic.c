@@ -85,6 +85,7 @@ static void stat_of_file(const struct source_synthetic_options *o, uint64_t numb
         .device = 1,
         .inode = number + 2,
         .size = size_of(o, number),
+        .room = size_of(o, number),
         .mtime = {time, (uint32_t)(number % 1000000000)},
         .ctime = {time, 0},
     };

@@ -35,6 +35,7 @@ struct source_stat {
     uint32_t link_count;
     uint64_t device, inode;
     uint64_t size;
+    uint64_t room; /* bytes that it takes where it is: less than `size` if it has holes */
     struct source_time mtime, ctime;
 };
 
