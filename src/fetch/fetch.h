@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Verified bytes of packs and indexes, from a store: every leaf is checked against its digest before
- * it is handed out.
+ * Verified bytes of packs and indexes, from a store: every leaf is checked against its digest
+ * before it is handed out.
  *
  * A bounded cache in memory holds verified leaves, table pages and trailers (least recently used
  * goes first); readers of one leaf at the same time wait for one get. Nothing is written to disk.
@@ -32,11 +32,13 @@ int fetch_object_new(struct fetch *f, const char *key, enum pack_kind kind,
 void fetch_object_free(struct fetch_object *o);
 AUTO_FREE_FUNC(struct fetch_object, fetch_object_free);
 
-/* Copy exactly `size` verified bytes of the object's data, which starts at leaf borders: `offset` and
- * `size` may lie anywhere inside leaves, but not in the padding between them nor behind the last
- * (-EPROTO). -EBADMSG: bytes do not match (a warning with key and offset goes to the log, the range is
- * read again at the next call); -ENOENT: the object is gone; else what the store gave.
- * `leaf_hint`: number of the leaf that holds `offset`, or FETCH_NO_HINT; a wrong one costs time only. */
+/* Copy exactly `size` verified bytes of the object's data, which starts at leaf borders: `offset`
+ * and `size` may lie anywhere inside leaves, but not in the padding between them nor behind the
+ * last
+ * (-EPROTO). -EBADMSG: bytes do not match (a warning with key and offset goes to the log, the range
+ * is read again at the next call); -ENOENT: the object is gone; else what the store gave.
+ * `leaf_hint`: number of the leaf that holds `offset`, or FETCH_NO_HINT; a wrong one costs time
+ * only. */
 #define FETCH_NO_HINT UINT64_MAX
 int fetch_read(struct fetch_object *o, uint64_t offset, void *data, size_t size,
                uint64_t leaf_hint);

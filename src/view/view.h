@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A view: one opened version. Lookup, readdir, readlink, attributes and verified reads; what a front
- * end (FUSE, `ls`, `cat`, `export`) stands on. Node ids are the index's nids; there is no state
- * beyond the image, so a server that is started again knows everything at once.
+ * A view: one opened version. Lookup, readdir, readlink, attributes and verified reads; what a
+ * front end (FUSE, `ls`, `cat`, `export`) stands on. Node ids are the index's nids; there is no
+ * state beyond the image, so a server that is started again knows everything at once.
  *
  * Threads: any number. Nothing here writes.
  * Does not: know what a mount is, print, or hold leases.
@@ -16,8 +16,8 @@
 
 struct view;
 
-/* Read the manifest, open the index. `catalogue` is borrowed until return, its store and `fetch` for
- * the life of the view. */
+/* Read the manifest, open the index. `catalogue` is borrowed until return, its store and `fetch`
+ * for the life of the view. */
 int view_open(struct catalogue *c, const struct version_info *info, struct fetch *fetch,
               struct view **ret, struct err *err);
 void view_close(struct view *v);

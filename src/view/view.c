@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An index to find things in, packs to read them from, both verified by fetch/. Packs are opened
+ * when something in them is first read: a version may name thousands, and a job read from a few.
+ *
+ * An object that is gone from the store must never look like a file that does not exist, so errors
+ * of objects become -EIO before they meet errors of names.
+ */
+#include "view/view.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <string.h>
+
+struct view {
+    struct fetch *fetch; /* borrowed */
+    struct manifest manifest;
+    struct fetch_object *index_object;
+    struct index *index;
+    _Atomic(struct fetch_object *) *packs; /* by position in the manifest; NULL: not opened yet */
+};
+
+static int object_error(int code)
+{
+    return code < 0 && code != -ENOMEM ? -EIO : code;
+}
+
+/* ---- opening
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static int open_object(struct view *v, char letter, enum pack_kind kind,
+                       const struct object_ref *ref, struct fetch_object **ret)
+{
+    char key[OBJECT_KEY_MAX];
+    struct pack_summary summary = {.digest = ref->digest,
+                                   .length = ref->length,
+                                   .data_size = ref->data_size,
+                                   .leaf_count = ref->leaf_count,
+                                   .trailer_offset = object_ref_trailer_offset(ref),
+                                   .trailer_length = ref->trailer_length};
+
+    object_ref_key(letter, ref, key);
+    return fetch_object_new(v->fetch, key, kind, &summary, ret);
+}
+
+static int read_index(void *ctx, uint64_t offset, void *data, size_t size)
+{
+    struct view *v = ctx;
+
+    return object_error(fetch_read(v->index_object, offset, data, size, FETCH_NO_HINT));
+}
+
+/* The index names packs by digest and length; the manifest says where they are. They must agree. */
+static int check_devices(const struct view *v, struct err *err)
+{
+    const struct manifest *m = &v->manifest;
+
+    if (index_device_count(v->index) != m->pack_count)
+        return err_fail(err, -EPROTO, "%s:%u: its index names %u packs, its manifest %u", m->name,
+                        m->version, index_device_count(v->index), m->pack_count);
+    for (uint32_t i = 0; i < m->pack_count; i++) {
+        struct digest d = index_device_digest(v->index, i + 1);
+        if (!digest_equal(&d, &m->packs[i].digest) ||
+            index_device_blocks(v->index, i + 1) != m->packs[i].data_size / PACK_BLOCK)
+            return err_fail(err, -EPROTO,
+                            "%s:%u: pack %u of its index is not the one in its manifest", m->name,
+                            m->version, i + 1);
+    }
+    return 0;
+}
+
+static int open_index(struct view *v, struct err *err)
+{
+    const struct manifest *m = &v->manifest;
+    char key[OBJECT_KEY_MAX];
+
+    object_ref_key('x', &m->index, key);
+    if (m->index_size > m->index.data_size)
+        return err_fail(err, -EPROTO, "%s:%u: its index %s is shorter than its manifest says",
+                        m->name, m->version, key);
+    int r = open_object(v, 'x', PACK_KIND_INDEX, &m->index, &v->index_object);
+    if (r == 0) {
+        /* Read one block of it here, where the reason for a failure is still known. */
+        uint8_t block[PACK_BLOCK];
+        r = m->index_size < sizeof block
+                ? -EPROTO
+                : fetch_read(v->index_object, 0, block, sizeof block, FETCH_NO_HINT);
+    }
+    if (r == -ENOENT)
+        return err_fail(err, -EIO, "%s:%u: its index %s is not in the store", m->name, m->version,
+                        key);
+    if (r == -EBADMSG)
+        return err_fail(err, r, "%s:%u: its index %s is damaged", m->name, m->version, key);
+    if (r < 0)
+        return err_fail(err, r, "%s:%u: cannot read its index %s: %s", m->name, m->version, key,
+                        strerror(-r));
+    r = index_open(read_index, v, m->index_size, &v->index, err);
+    if (r < 0)
+        return err_prefix(err, r, "%s:%u: its index %s", m->name, m->version, key);
+    return check_devices(v, err);
+}
+
+int view_open(struct catalogue *c, const struct version_info *info, struct fetch *fetch,
+              struct view **ret, struct err *err)
+{
+    AUTO(view_close) struct view *v = calloc(1, sizeof *v);
+
+    if (!v)
+        return err_fail(err, -ENOMEM, "not enough memory to open %s:%u", info->name, info->version);
+    v->fetch = fetch;
+    int r = catalogue_manifest(c, info, &v->manifest, err);
+    if (r < 0)
+        return r;
+    v->packs = calloc(v->manifest.pack_count + 1u, sizeof *v->packs);
+    if (!v->packs)
+        return err_fail(err, -ENOMEM, "not enough memory to open %s:%u", info->name, info->version);
+    r = open_index(v, err);
+    if (r == 0)
+        *ret = take_ptr(&v);
+    return r;
+}
+
+void view_close(struct view *v)
+{
+    if (!v)
+        return;
+    index_close(v->index);
+    fetch_object_free(v->index_object);
+    for (uint32_t i = 0; v->packs && i < v->manifest.pack_count; i++)
+        fetch_object_free(atomic_load(&v->packs[i]));
+    free(v->packs);
+    manifest_release(&v->manifest);
+    free(v);
+}
+
+const struct manifest *view_manifest(const struct view *v)
+{
+    return &v->manifest;
+}
+
+const struct index *view_index(const struct view *v)
+{
+    return v->index;
+}
+
+/* ---- names and attributes
+ * ----------------------------------------------------------------------------------- */
+
+int view_inode(struct view *v, uint64_t nid, struct index_inode *ret)
+{
+    return index_inode(v->index, nid, ret);
+}
+
+int view_lookup(struct view *v, uint64_t dir_nid, const char *name, size_t name_length,
+                struct index_inode *ret)
+{
+    struct index_inode dir;
+    uint64_t nid;
+    int r = index_inode(v->index, dir_nid, &dir);
+
+    if (r == 0)
+        r = index_lookup(v->index, &dir, name, name_length, &nid);
+    return r == 0 ? index_inode(v->index, nid, ret) : r;
+}
+
+int view_walk(struct view *v, const char *path, struct index_inode *ret)
+{
+    return index_walk(v->index, path, ret);
+}
+
+int view_readdir(struct view *v, uint64_t dir_nid, uint64_t cookie, index_entry_fn *fn, void *ctx)
+{
+    struct index_inode dir;
+    int r = index_inode(v->index, dir_nid, &dir);
+
+    return r == 0 ? index_readdir(v->index, &dir, cookie, fn, ctx) : r;
+}
+
+int view_readlink(struct view *v, uint64_t nid, char target[static INDEX_TARGET_MAX + 1])
+{
+    struct index_inode link;
+    int r = index_inode(v->index, nid, &link);
+
+    return r == 0 ? index_readlink(v->index, &link, target) : r;
+}
+
+int view_xattrs(struct view *v, const struct index_inode *inode, index_xattr_fn *fn, void *ctx)
+{
+    return index_xattrs(v->index, inode, fn, ctx);
+}
+
+/* ---- data
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+static int open_pack(struct view *v, uint32_t i, struct fetch_object **ret)
+{
+    struct fetch_object *o = atomic_load_explicit(&v->packs[i], memory_order_acquire);
+    struct fetch_object *other = NULL;
+
+    if (!o) {
+        int r = open_object(v, 'p', PACK_KIND_DATA, &v->manifest.packs[i], &o);
+        if (r < 0)
+            return r;
+        if (!atomic_compare_exchange_strong(&v->packs[i], &other, o)) {
+            fetch_object_free(o);
+            o = other;
+        }
+    }
+    *ret = o;
+    return 0;
+}
+
+/* `size` bytes of one chunk, `within` bytes behind its start. */
+static int read_chunk(struct view *v, const struct index_inode *file, const struct index_extent *e,
+                      uint64_t within, void *data, size_t size)
+{
+    struct fetch_object *pack;
+    uint64_t hint = FETCH_NO_HINT;
+
+    if (e->device == 0) {
+        memset(data, 0, size);
+        return 0;
+    }
+    int r = open_pack(v, e->device - 1, &pack);
+    if (r < 0)
+        return r;
+    /* The inode knows the leaf of a file that is one chunk. */
+    if (e->chunk_size == file->size)
+        hint = file->leaf_hint + within / PACK_LEAF_MAX;
+    return fetch_read(pack, e->block * PACK_BLOCK + within, data, size, hint);
+}
+
+ssize_t view_read(struct view *v, const struct index_inode *file, uint64_t offset, void *data,
+                  size_t size)
+{
+    size_t done = 0;
+
+    if (file->type != INDEX_FILE)
+        return file->type == INDEX_DIRECTORY ? -EISDIR : -EINVAL;
+    if (offset >= file->size)
+        return 0;
+    if (size > file->size - offset)
+        size = (size_t)(file->size - offset);
+    while (done < size) {
+        struct index_extent e;
+        int r = index_map(v->index, file, offset + done, &e);
+        if (r == 0) {
+            uint64_t within = offset + done - e.chunk_offset;
+            uint64_t n = e.chunk_size - within;
+            n = n < size - done ? n : size - done;
+            r = read_chunk(v, file, &e, within, (uint8_t *)data + done, (size_t)n);
+            done += (size_t)n;
+        }
+        if (r < 0)
+            return object_error(r);
+    }
+    return (ssize_t)done;
+}
