@@ -78,7 +78,8 @@ int cli_choose_store(struct cli *cli, const struct args *args)
     find_owner(cli);
     int r = places_find(&cli->places, &err);
     if (r == 0)
-        r = config_read(&cli->config, cli->places.system_config, true, warn_config, NULL, &err);
+        r = config_read(&cli->config, cli->places.system_config,
+                        !cli->places.system_config_is_given, warn_config, NULL, &err);
     if (r == 0)
         r = config_read(&cli->config, cli->places.user_config, false, warn_config, NULL, &err);
     return r < 0 ? say_err(&err, r) : choose_cluster(cli, is_needed, given);

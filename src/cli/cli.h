@@ -143,7 +143,8 @@ struct places {
     char *store;         /* default store's location: GRID_STORE, or "file:///..." */
     bool store_is_given; /* by GRID_STORE */
     char *cache;         /* GRID_CACHE, $XDG_CACHE_HOME/grid; root: /var/cache/grid */
-    char *system_config; /* /etc/grid/config */
+    char *system_config; /* /etc/grid/config, or GRID_CONFIG_SYSTEM */
+    bool system_config_is_given; /* by the environment: then it opens no store to the kernel */
     char *user_config;   /* $XDG_CONFIG_HOME/grid/config */
 };
 

@@ -84,7 +84,9 @@ int places_find(struct places *ret, struct err *err)
 
     if (r == 0)
         r = find_cache(&p, err);
-    p.system_config = strdup(GRID_SYSCONFDIR "/grid/config");
+    const char *system_config = environment("GRID_CONFIG_SYSTEM");
+    p.system_config_is_given = system_config != NULL;
+    p.system_config = strdup(system_config ? system_config : GRID_SYSCONFDIR "/grid/config");
     p.user_config = xdg("XDG_CONFIG_HOME", ".config", "/config");
     if (r == 0 && (!p.cache || !p.system_config || !p.user_config))
         r = err_fail(err, -ENOENT, "there is no place for files: set HOME");

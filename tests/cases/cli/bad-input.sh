@@ -1,0 +1,89 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Bad input: one sentence that names the thing, exit code 1 (2 for wrong usage), nothing half-visible.
+. "$TOP/tests/lib/cli.sh"
+
+make_tree tree
+MANY_LINES=
+
+# Sources.
+expect 1 'no/such' "$GRID" datastore create no/such --name x
+expect 1 'S3 sources are not supported.*s3://bucket/x' "$GRID" datastore create s3://bucket/x
+expect 1 'HTTP sources are not supported' "$GRID" datastore create https://example.org/x.tar
+expect 1 '--no-copy' "$GRID" datastore create tree --no-copy
+expect 2 'source is missing' "$GRID" datastore create
+expect 2 'given twice' "$GRID" datastore create tree --source tree
+[ ! -e store ] || fail "a store was made for nothing"
+
+# Names.
+for name in A 'a b' a/b .a -a "$(printf 'a%.0s' $(seq 64))" "$(printf 'a\nb')" ''; do
+    expect 1 'is no name for a datastore' "$GRID" datastore create tree --name="$name"
+done
+mkdir 'ÄÖ'
+expect 2 'no name can be made of' "$GRID" datastore create 'ÄÖ'
+[ ! -e store ] || fail "a store was made for nothing"
+
+# The store inside its source would be stored in itself.
+mkdir outer
+expect 1 'lies inside the source' env GRID_STORE="file://$PWD/outer/store" "$GRID" datastore create outer
+
+# No store, no datastore, no version.
+expect 1 'there is no datastore .nothing.*there is no store' "$GRID" datastore show nothing
+"$GRID" datastore create tree --name good >out 2>err || fail "create: $(cat err)"
+expect 1 'nothing' "$GRID" datastore show nothing
+expect 1 'good.*(7|version)' "$GRID" datastore show good:7
+expect 1 "'x' is no version of good" "$GRID" datastore show good:x
+expect 1 "'0' is no version" "$GRID" datastore ls good:0
+expect 1 "'Good' is no name" "$GRID" datastore verify Good
+expect 1 "names a file" "$GRID" datastore verify good/x
+for command in show ls verify; do
+    expect 1 'no-such' "$GRID" datastore $command no-such
+done
+expect 1 'no-such' "$GRID" datastore cat no-such/x
+expect 1 'no-such' "$GRID" datastore diff good no-such
+expect 1 'no-such' "$GRID" datastore export no-such new
+[ ! -e new ] || fail "a directory was made for nothing"
+expect 1 'no-such' "$GRID" datastore index no-such file
+[ ! -e file ] || fail "a file was made for nothing"
+expect 1 'no-such' "$GRID" run --datastore_name no-such -- true
+
+# Paths in a version.
+expect 1 "no 'missing' in good:1" "$GRID" datastore cat good/missing
+expect 1 "no 'hello.txt/x' in good:1" "$GRID" datastore ls good:1/hello.txt/x
+expect 1 "'dir' in good:1 is a directory" "$GRID" datastore cat good/dir
+expect 1 'is a symbolic link' "$GRID" datastore cat good/dir/link
+expect 1 'names no file' "$GRID" datastore cat good
+
+# Stores.
+for store in s3://bucket/prefix S3:x ftp://x relative; do
+    expect 1 "$store" env GRID_STORE=$store "$GRID" datastore
+done
+expect 1 's3://bucket.*not supported by this version' env GRID_STORE=s3://bucket/p "$GRID" datastore
+mkdir other
+echo something >other/file
+expect 1 "$PWD/other" env GRID_STORE="file://$PWD/other" "$GRID" datastore
+MANY_LINES=1 # the first says where it was going to store
+expect 1 "$PWD/other" env GRID_STORE="file://$PWD/other" "$GRID" datastore create tree
+MANY_LINES=
+[ "$(ls -A other)" = file ] || fail "something was written into a foreign directory"
+expect 1 "$PWD/other/file" env GRID_STORE="file://$PWD/other/file" "$GRID" datastore
+expect 1 "$PWD/gone" env GRID_STORE="file://$PWD/gone" "$GRID" datastore
+expect 1 'GRID_CACHE' env GRID_CACHE=relative "$GRID" datastore
+
+# A mode that is known elsewhere.
+mkdir mnt
+expect 1 'native is not supported' "$GRID" datastore mount good mnt --mode native
+expect 1 'local is not supported' "$GRID" datastore mount good mnt --mode local
+expect 2 'auto or fuse' "$GRID" datastore mount good mnt --mode nonsense
+expect 2 '16M to 1T' "$GRID" datastore mount good mnt --memory 1K
+expect 1 "on nowhere: there is no such directory" "$GRID" datastore mount good nowhere
+expect 1 "on tree: it is not empty" "$GRID" datastore mount good tree
+expect 1 "on tree/hello.txt: it is no directory" "$GRID" datastore mount good tree/hello.txt
+expect 1 "mnt" "$GRID" datastore unmount mnt
+expect 1 "nowhere: there is no such directory" "$GRID" datastore unmount nowhere
+
+# After all of it the store is as it was.
+expect 0 '' "$GRID" datastore verify good
+expect 0 '' "$GRID" datastore --show-incomplete --json
+[ "$(json out 'len(d)')" = 1 ] || fail "something half-visible is left: $(cat out)"
