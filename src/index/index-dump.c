@@ -188,7 +188,7 @@ static int on_entry(void *ctx, const struct index_entry *entry)
     int r = buf_append(&d->path, "/", 1);
     if (r == 0)
         r = buf_append(&d->path, entry->name, entry->name_length);
-    struct index_inode inode;
+    struct index_inode inode = {.nid = 0};
     if (r == 0)
         r = index_inode(d->x, entry->nid, &inode);
     if (r == 0 && inode.type != entry->type)

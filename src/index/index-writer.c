@@ -138,16 +138,15 @@ static int content_digest(const struct layout *l, uint8_t *buffer, struct digest
     return r;
 }
 
-static int write_planned(const struct layout *l, index_sink_fn *sink, void *ctx,
+static int write_planned(const struct layout *l, uint8_t *buffer, index_sink_fn *sink, void *ctx,
                          struct index_summary *ret, struct err *err)
 {
     bool wide = false;
     int r = check_starts(l, &wide, err);
     if (r < 0)
         return r;
-    AUTO(free_ptr) uint8_t *buffer = malloc(EMIT_BUFFER);
     struct digest uuid;
-    r = buffer ? content_digest(l, buffer, &uuid) : -ENOMEM;
+    r = content_digest(l, buffer, &uuid);
     if (r < 0)
         return r;
     struct erofs_super sb = {.magic = {0}};
@@ -180,11 +179,13 @@ int index_write(const struct tree *tree, const struct index_device *devices, siz
         .device_of = device_of,
         .pack_count = pack_count,
     };
-    int r = check_devices(&l, err);
+    uint8_t *buffer = malloc(EMIT_BUFFER);
+    int r = buffer ? check_devices(&l, err) : -ENOMEM;
     if (r == 0)
         r = layout_plan(&l, err);
     if (r == 0)
-        r = write_planned(&l, sink, ctx, ret, err);
+        r = write_planned(&l, buffer, sink, ctx, ret, err);
     layout_release(&l);
+    free(buffer);
     return r;
 }
