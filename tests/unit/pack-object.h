@@ -136,7 +136,7 @@ static inline void build_golden(struct object *ret, const struct golden *g)
     build(ret, g->kind, g->count, g->length, g->mixed);
 }
 
-static const struct golden *golden_named(const char *name)
+static inline const struct golden *golden_named(const char *name)
 {
     for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) {
         if (strcmp(goldens[i].name, name) == 0)
