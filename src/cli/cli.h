@@ -140,12 +140,12 @@ int config_set_context(const char *path, const char *name, struct err *err);
  */
 
 struct places {
-    char *store;         /* default store's location: GRID_STORE, or "file:///..." */
-    bool store_is_given; /* by GRID_STORE */
-    char *cache;         /* GRID_CACHE, $XDG_CACHE_HOME/grid; root: /var/cache/grid */
-    char *system_config; /* /etc/grid/config, or GRID_CONFIG_SYSTEM */
+    char *store;                 /* default store's location: GRID_STORE, or "file:///..." */
+    bool store_is_given;         /* by GRID_STORE */
+    char *cache;                 /* GRID_CACHE, $XDG_CACHE_HOME/grid; root: /var/cache/grid */
+    char *system_config;         /* /etc/grid/config, or GRID_CONFIG_SYSTEM */
     bool system_config_is_given; /* by the environment: then it opens no store to the kernel */
-    char *user_config;   /* $XDG_CONFIG_HOME/grid/config */
+    char *user_config;           /* $XDG_CONFIG_HOME/grid/config */
 };
 
 int places_find(struct places *ret, struct err *err);

@@ -275,6 +275,8 @@ static int leave(struct export *x, const struct walk_item *item)
 
     if (up < 0 || fstat(up, &st) < 0)
         return -errno;
+    if (x->places.count < 2)
+        return -EPROTO;
     x->places.count--;
     struct place expected = x->places.at[x->places.count - 1];
     if (st.st_dev != expected.device || st.st_ino != expected.inode)

@@ -95,7 +95,7 @@ static int show_entry(struct lister *l, const char *path, size_t length,
                figure_local_time(mtime_ms(inode), time));
     }
     if (l->null_ended)
-        fwrite(path, 1, length, stdout);
+        (void)fwrite(path, 1, length, stdout); /* errors show in finish_stdout() */
     else
         print_name(path, length);
     if (has_target) {

@@ -83,7 +83,7 @@ int cmd_mount(struct cli *cli, const struct args *args)
     struct serve serve = {0};
     struct attach_record record = {0};
     struct err err = ERR_INIT;
-    uint64_t memory;
+    uint64_t memory = 0;
     int code = check_mode(args);
 
     if (code == CLI_DONE)

@@ -169,7 +169,7 @@ int cmd_run(struct cli *cli, const struct args *args)
     AUTO(free_ptr) struct run *run = calloc(1, sizeof *run);
     const char *name = args_text(args, "--name");
     char default_name[64];
-    uint64_t memory;
+    uint64_t memory = 0;
 
     if (!run)
         return say_failed("out of memory");

@@ -27,11 +27,13 @@ static json_t *json_pack_row(const struct object_ref *pack)
 {
     char key[OBJECT_KEY_MAX], digest[DIGEST_HEX_SIZE];
 
+    uint64_t used = pack->used_blocks * 512;
+
     object_ref_key('p', pack, key);
     digest_to_hex(&pack->digest, digest);
     return json_pack("{s:s, s:s, s:I, s:I, s:I}", "key", key, "digest", digest, "length_bytes",
-                     (json_int_t)pack->length, "used_bytes", (json_int_t)(pack->used_blocks * 512),
-                     "since_version", (json_int_t)pack->born);
+                     (json_int_t)pack->length, "used_bytes", (json_int_t)used, "since_version",
+                     (json_int_t)pack->born);
 }
 
 static json_t *json_show(const struct cli *cli, const struct opened *o, const struct manifest *m)

@@ -18,19 +18,25 @@
 /* A store that is wrong from end to end must not fill the memory with sentences. */
 #define RANGES_MAX 100000u
 
+/* Does the new range belong to the last one? */
+static bool joins(const struct damage *d, const struct damage_range *last, uint64_t offset,
+                  const char *why)
+{
+    if (d->ranges.count >= RANGES_MAX)
+        return true; /* coarser, but nothing is left out */
+    return last->offset + last->size >= offset && strcmp(last->why, why) == 0;
+}
+
 int damage_add(struct damage *d, uint32_t pack, uint64_t offset, uint64_t size, const char *why)
 {
-    struct damage_range *last = d->ranges.count ? &d->ranges.at[d->ranges.count - 1] : NULL;
     struct damage_range row = {.pack = pack, .offset = offset, .size = size};
 
-    if (last && last->pack == pack && last->offset + last->size >= offset &&
-        strcmp(last->why, why) == 0) {
-        last->size = offset + size - last->offset;
-        return 0;
-    }
-    if (last && last->pack == pack && d->ranges.count >= RANGES_MAX) {
-        last->size = offset + size - last->offset; /* coarser, but nothing is left out */
-        return 0;
+    if (d->ranges.count) {
+        struct damage_range *last = &d->ranges.at[d->ranges.count - 1];
+        if (last->pack == pack && joins(d, last, offset, why)) {
+            last->size = offset + size - last->offset;
+            return 0;
+        }
     }
     (void)snprintf(row.why, sizeof row.why, "%s", why);
     return vec_push(&d->ranges, row);

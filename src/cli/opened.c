@@ -110,8 +110,8 @@ int open_version(struct cli *cli, const char *reference, bool path_allowed, stru
 {
     struct err err = ERR_INIT;
     char name[64];
-    uint32_t version;
-    const char *path;
+    uint32_t version = 0;
+    const char *path = "";
 
     int r = reference_parse(reference, name, &version, &path, &err);
     if (r == 0 && *path && !path_allowed)

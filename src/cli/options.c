@@ -167,8 +167,8 @@ static int parse_word(const struct command *commands, struct args *a, char *word
         memcpy(words, longer, sizeof longer);
         return c ? adopt_options(a, c, err) : 0;
     }
-    bool is_group = a->command && a->command->args_max == 0 &&
-                    has_longer(commands, a->command->words);
+    bool is_group =
+        a->command && a->command->args_max == 0 && has_longer(commands, a->command->words);
     if (!a->command || is_group)
         return err_fail(err, -EINVAL, "there is no command '%s%s%s'", words, *words ? " " : "",
                         word);

@@ -95,14 +95,15 @@ void print_name(const char *name, size_t length)
     AUTO(buf_release) struct buf b = BUF_INIT(SENTENCE_MAX * 4);
 
     if (stdout_is_terminal() && escape_text(&b, name, length) == 0)
-        fwrite(b.data, 1, b.size, stdout);
+        (void)fwrite(b.data, 1, b.size, stdout); /* errors show in finish_stdout() */
     else
-        fwrite(name, 1, length, stdout);
+        (void)fwrite(name, 1, length, stdout); /* the same */
 }
 
 /* ---- sentences ---- */
 
-static void say_list(const char *end, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void say_list(const char *end, const char *format,
+                                                           va_list args)
 {
     char text[SENTENCE_MAX];
     AUTO(buf_release) struct buf b = BUF_INIT(SENTENCE_MAX * 4 + 64);

@@ -296,7 +296,6 @@ static void test_config_wrong(void **state)
 
 static void check_context(const char *before, const char *name, const char *after)
 {
-    AUTO(buf_release) struct buf b = BUF_INIT(4096);
     struct err err = ERR_INIT;
     char text[4096] = "";
 
