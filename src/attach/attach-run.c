@@ -31,7 +31,7 @@
 enum way { WAY_ROOT, WAY_USER, WAY_FUSERMOUNT, WAY_VISIBLE };
 
 /* How far a child came; decides what is tried next. */
-enum stage { STAGE_NAMESPACE = 1, STAGE_FUSE, STAGE_FINAL };
+enum stage { STAGE_NAMESPACE = 1, STAGE_FUSE, STAGE_EXEC, STAGE_FINAL };
 
 struct failure {
     int code;
@@ -150,6 +150,7 @@ static void child_main(struct run *run, enum way way, int status_fd)
     f.code = arrange(run, way, &f.stage, &err);
     if (f.code == 0) {
         (void)execvp(run->argv[0], run->argv);
+        f.stage = STAGE_EXEC;
         f.code = err_fail(&err, -errno, "cannot run %s: %s", run->argv[0], strerror(errno));
     }
     (void)snprintf(f.sentence, sizeof f.sentence, "%s", err_text(&err, f.code));
@@ -293,6 +294,8 @@ static int attempt(struct run *run, enum way way, int signal_fd, int *ret_stage,
         return err_fail(err, code, "cannot wait for the command: %s", strerror(-code));
     if (failure.code < 0) {
         *ret_stage = failure.stage;
+        if (failure.stage == STAGE_EXEC)
+            *ret_exit = failure.code == -ENOENT ? 127 : 126;
         return err_fail(err, failure.code, "%s", failure.sentence);
     }
     *ret_exit = code;

@@ -77,7 +77,9 @@ struct attach_item {
 
 /* Run argv with all items attached; blocks until it ended; *ret_exit is its exit code (128 + signal
  * if it was killed). Signals that reach us are passed on; the terminal is the command's. On failure
- * before the command was started, an errno and a sentence; nothing stays mounted. */
+ * before the command was started, an errno and a sentence; nothing stays mounted. If the command
+ * itself could not be run, *ret_exit is set all the same, as shells do: 127 if it was not found,
+ * 126 otherwise. */
 int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
                struct err *err);
 

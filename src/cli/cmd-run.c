@@ -161,7 +161,9 @@ static int run_prepared(struct run *run, char *const *rest)
     if (!argv)
         return say_failed("out of memory");
     int r = attach_run(run->items, run->count, argv, &exit_code, &err);
-    return r < 0 ? say_err(&err, r) : exit_code;
+    if (r < 0)
+        (void)say_err(&err, r); /* the code is a shell's, if the command could not be run */
+    return exit_code;
 }
 
 int cmd_run(struct cli *cli, const struct args *args)

@@ -213,7 +213,7 @@ static int run_job(const struct job *job)
     struct attach_item items[3];
     size_t count = 0;
     struct err err = ERR_INIT;
-    int code = -1;
+    int code = 0;
     char *argv[] = {job->argv0 ? job->argv0 : "sh", "-c", (char *)job->script, NULL};
 
     for (; count < 3 && job->targets[count]; count++) {
@@ -232,7 +232,7 @@ static int run_job(const struct job *job)
     FILE *f = fopen("error", "we");
     if (!f)
         return 202;
-    (void)fprintf(f, "%d %s", -r, err_text(&err, r));
+    (void)fprintf(f, "%d %d %s", -r, code, err_text(&err, r));
     return fclose(f) == 0 ? 200 : 202;
 }
 
@@ -549,10 +549,13 @@ static void test_signals(void **state)
 
 static void expect_failure(enum who who, const struct job *job, int code, const char *sentence)
 {
-    char expect[16];
+    char expect[32];
 
     assert_int_equal(finish(start(who, job)), 200);
-    (void)snprintf(expect, sizeof expect, "%d ", code);
+    (void)snprintf(expect, sizeof expect, "%d %d ", code,
+                   code == ENOENT && job->argv0 ? 127
+                   : code == EACCES             ? 126
+                                                : 0);
     if (strncmp(content("error"), expect, strlen(expect)) != 0 ||
         !strstr(content("error"), sentence))
         fail_msg("not %d, %s: %s", code, sentence, content("error"));
@@ -567,6 +570,8 @@ static void test_failures(void **state)
     case_begin(who);
     expect_failure(who, &(struct job){.targets = {"/datastores/one"}, .argv0 = "no-such-command"},
                    ENOENT, "cannot run no-such-command");
+    expect_failure(who, &(struct job){.targets = {"/datastores/one"}, .argv0 = "/etc/passwd"},
+                   EACCES, "cannot run /etc/passwd");
     expect_failure(who, &(struct job){.targets = {"/datastores/one"}, .fail_serve = true}, EPROTO,
                    "this version is damaged");
     expect_failure(who, &(struct job){.targets = {"/datastores/one", "/datastores/one/two"}},
