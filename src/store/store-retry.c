@@ -103,7 +103,10 @@ static int retry_put_if_absent(struct store *s, const char *key, struct bytes bo
             r = settle(below, key, body);
         }
     } while (again(&a, r));
-    return r == -ESTALE ? -EIO : r;
+    /* An earlier attempt may have landed, or may yet: "nothing was written" would be a lie. */
+    if (a.used > 0 && r < 0 && r != -EEXIST && r != -ETIMEDOUT)
+        r = -EIO;
+    return r;
 }
 
 static int retry_get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,

@@ -15,7 +15,7 @@ static struct catalogue *open_catalogue(struct actor *a)
     struct catalogue *c = NULL;
 
     for (int i = 0; i < TRIES && !a->dead; i++) {
-        if (catalogue_open(&a->store, &a->env, CATALOGUE_WRITE, &c, NULL) == 0) {
+        if (catalogue_open(a->store, &a->env, CATALOGUE_WRITE, &c, NULL) == 0) {
             catalogue_set_readers(c, 1);
             return c;
         }
@@ -62,7 +62,7 @@ static int put_object(struct actor *a, struct upload *u, char letter, bool trust
                                  .born = letter == 'p' ? upload_version(u) : 0,
                                  .digest = digest_of(body, 512 + trailer)};
         object_ref_key(letter, &ref, key);
-        r = store_put_if_absent(&a->store, key, bytes_of(body, 512 + trailer));
+        r = store_put_if_absent(a->store, key, bytes_of(body, 512 + trailer));
         if (r == 0 || (trusting && (r == -EIO || r == -ETIMEDOUT))) {
             *ret = ref;
             return 0;

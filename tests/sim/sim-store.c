@@ -18,7 +18,7 @@ enum fate { FATE_FINE, FATE_LOST_BEFORE, FATE_LOST_AFTER, FATE_TAKEN, FATE_LATE,
 
 static struct actor *actor_of(struct store *s)
 {
-    return (struct actor *)((char *)s - offsetof(struct actor, store));
+    return (struct actor *)((char *)s - offsetof(struct actor, wire));
 }
 
 static enum fate draw(struct sim *sim, bool is_put)
@@ -228,10 +228,16 @@ static int sim_remove(struct store *s, const char *key)
     return f == FATE_FINE ? r : doubt(a->sim);
 }
 
+static void sim_close(struct store *s)
+{
+    /* the connection is a part of its actor */
+}
+
 const struct store_ops sim_store_ops = {
     .kind = "sim",
     .put_if_absent = sim_put_if_absent,
     .get = sim_get,
     .list = sim_list,
     .remove = sim_remove,
+    .close = sim_close,
 };

@@ -152,6 +152,9 @@ static void resume_actor(struct sim *sim, struct actor *a)
     sim->running = NULL;
 }
 
+static const struct store_retry_policy retry_policy = {
+    .attempts = 3, .first_delay_ms = 10, .max_delay_ms = 100, .deadline_ms = 10000};
+
 static int add_actor(struct sim *sim, const char *role, actor_fn *fn)
 {
     static void *stacks[SIM_ACTORS_MAX]; /* kept from run to run */
@@ -163,14 +166,17 @@ static int add_actor(struct sim *sim, const char *role, actor_fn *fn)
     a->stack = stacks[a->number];
     if (!a->stack || getcontext(&a->context) < 0)
         return -ENOMEM;
-    a->store.ops = &sim_store_ops;
-    a->store.location = (char *)"sim:";
+    a->wire.ops = &sim_store_ops;
+    a->wire.location = (char *)"sim:";
+    a->store = &a->wire;
     a->env = (struct env){.wall_ms = sim_ms,
                           .boot_ms = sim_ms,
                           .random = sim_random,
                           .sleep_ms = sim_sleep,
                           .ctx = a};
     a->rng.state = rng_next(&sim->rng);
+    if (sim->retry && store_retry_new(&a->wire, &retry_policy, &a->env, &a->store) < 0)
+        return -ENOMEM;
     a->context.uc_stack.ss_sp = a->stack;
     a->context.uc_stack.ss_size = STACK_SIZE;
     a->context.uc_link = NULL;
@@ -261,6 +267,7 @@ bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, s
     sim->stats = *stats;
     sim->fault_per_mille = fault_rates[rng_below(&sim->rng, 5)];
     sim->death_per_mille = death_rates[rng_below(&sim->rng, 4)];
+    sim->retry = rng_chance(&sim->rng, 500);
     sim->page_rows = 1 + (unsigned)rng_below(&sim->rng, 6);
     if (cast(sim) < 0)
         abort();
@@ -270,6 +277,8 @@ bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, s
     bool good = sim->violation[0] == '\0';
     (void)snprintf(text, size, "%s", sim->violation);
     *stats = sim->stats;
+    for (int i = 0; i < sim->actor_count; i++)
+        store_close(sim->actors[i].store);
     store_close(sim->raw);
     vec_release(&sim->flights);
     vec_release(&sim->attempts);

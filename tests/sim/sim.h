@@ -38,7 +38,8 @@ struct actor {
     int number;
     const char *role;
     actor_fn *fn;
-    struct store store; /* first of its kind: the wrapper finds the actor from it */
+    struct store wire;   /* its connection; the wrapper finds the actor from it */
+    struct store *store; /* what it uses: the connection, or a retry over it */
     struct env env;
     struct rng rng; /* of its random bytes and choices */
     ucontext_t context;
@@ -104,6 +105,7 @@ struct sim {
     VEC(struct report) reports;
     VEC(struct session_note) sessions;
     uint32_t newest_committed[SIM_NAMES]; /* that somebody was told of */
+    bool retry;                           /* actors use store-retry, as programs do */
     unsigned fault_per_mille, death_per_mille, page_rows;
     bool verbose;
     char violation[512]; /* the first one; empty: none */
