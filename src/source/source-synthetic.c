@@ -42,10 +42,14 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* The generation that a file's content is of. */
+/* The generation that last changed a file: each one picks its own, at random. */
 static uint32_t generation_of(const struct source_synthetic_options *o, uint64_t number)
 {
-    return (number + o->generation) % 100 < o->changed_percent ? o->generation : 0;
+    uint32_t g = o->generation;
+
+    while (g > 0 && mix(mix(number) + g) % 100 >= o->changed_percent)
+        g--;
+    return g;
 }
 
 static uint64_t size_of(const struct source_synthetic_options *o, uint64_t number)

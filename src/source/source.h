@@ -100,8 +100,9 @@ int source_directory_open(const char *path, struct source **ret, struct err *err
 
 /* Generated, for tests and benchmarks: `files` files in directories of `per_directory`, sizes
  * between the two bounds, bytes a function of path and offset. source_synthetic_bytes() gives the
- * expected bytes of file `number`. `generation`: files whose (number + generation) % 100 <
- * changed_percent differ from generation 0. */
+ * expected bytes of file `number`. Every generation
+ * after 0 changes `changed_percent` of the files, picked at random; the others stay as they were in
+ * the generation before. */
 struct source_synthetic_options {
     uint64_t files, per_directory;
     uint64_t size_min, size_max;
