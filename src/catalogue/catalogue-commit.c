@@ -251,14 +251,20 @@ static int decide(struct upload *u, const struct draft *commit, struct version_i
 {
     AUTO(draft_release) struct draft abort = {0};
     char key[CATALOGUE_KEY_MAX];
+    struct version_info mine;
 
     key_version(key, u->terms.name, u->terms.version, "o");
-    int r = make_abort(u->c, &u->terms, "the commit was not answered", &abort, err);
+    /* Nothing is written that could not be read back. */
+    int r = version_from_outcome(commit->body, key, u->terms.name, u->terms.version, &mine, err);
+    if (r == 0)
+        r = make_abort(u->c, &u->terms, "the commit was not answered", &abort, err);
     if (r < 0)
         return r;
     r = store_put_if_absent(u->c->store, key, buf_bytes(&commit->bytes));
-    if (r == 0)
-        return version_from_outcome(commit->body, key, u->terms.name, u->terms.version, ret, err);
+    if (r == 0) {
+        *ret = mine;
+        return 0;
+    }
     if (!is_doubt(r))
         return err_fail(err, r, "cannot write %s to the store %s: %s", key, u->c->store->location,
                         strerror(-r));

@@ -5,12 +5,10 @@
  */
 #include "catalogue/catalogue-internal.h"
 
-#include <inttypes.h>
-
 /* Ranges of all unfinished rounds together; a record of 1 MiB holds some 24,000. */
 #define CONDEMNED_MAX 200000u
 
-static int compare_ranges(const void *a, const void *b)
+int range_compare(const void *a, const void *b)
 {
     const struct condemned_range *x = a, *y = b;
 
@@ -22,8 +20,7 @@ static int compare_ranges(const void *a, const void *b)
     return x->first < y->first ? -1 : x->first > y->first ? 1 : 0;
 }
 
-/* "p/<session>/<first>-<last>" */
-static bool parse_range(const char *text, struct condemned_range *ret)
+bool range_parse(const char *text, struct condemned_range *ret)
 {
     struct condemned_range range = {.letter = text[0]};
     char hex[33] = "", first[12] = "", last[12] = "";
@@ -47,7 +44,7 @@ static int read_condemned(struct upload *u, uint64_t round, struct err *err)
     size_t i;
     json_t *text;
 
-    (void)snprintf(key, sizeof key, KEY_ROUNDS "%010" PRIu64 "/c", KEY_REVERSE - round); /* fits */
+    key_round(key, round, 'c');
     int r = read_record(u->c, key, RECORD_CONDEMNED, &body, err);
     if (r < 0)
         return err_fail(err, r, "the record %s was listed and is gone", key);
@@ -59,7 +56,7 @@ static int read_condemned(struct upload *u, uint64_t round, struct err *err)
     {
         struct condemned_range range;
         const char *value = json_string_value(text);
-        if (!value || !parse_range(value, &range)) {
+        if (!value || !range_parse(value, &range)) {
             record_bad_field(&f, "objects", "holds something that is no range of objects");
             return f.error;
         }
@@ -126,7 +123,7 @@ int upload_load_condemned(struct upload *u, struct err *err)
         r = read_condemned(u, s.open.at[i], err);
     vec_release(&s.open);
     if (r == 0 && u->condemned.count)
-        qsort(u->condemned.at, u->condemned.count, sizeof *u->condemned.at, compare_ranges);
+        qsort(u->condemned.at, u->condemned.count, sizeof *u->condemned.at, range_compare);
     return r;
 }
 
@@ -138,7 +135,7 @@ bool upload_may_reuse(const struct upload *u, const struct object_ref *pack)
     /* the last range that begins at or before the pack */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (compare_ranges(&u->condemned.at[middle], &wanted) <= 0)
+        if (range_compare(&u->condemned.at[middle], &wanted) <= 0)
             low = middle + 1;
         else
             high = middle;

@@ -26,6 +26,7 @@ enum record_type {
     RECORD_CONDEMNED,
     RECORD_SWEEP,
     RECORD_ROUND_END,
+    RECORD_AWAITED,
     RECORD_TYPE_COUNT,
 };
 
@@ -109,6 +110,7 @@ struct key_parts {
     char name[64];
     uint32_t version;
     enum key_leaf leaf;
+    uint32_t delete_round; /* of an intent or a result */
 };
 
 /* False for a key that is none of a version's: left alone by readers. */
@@ -116,7 +118,29 @@ bool key_parse_version(const char *key, struct key_parts *ret);
 /* The number that ends "<letter>/<session>/<seq>" or "s/<session>/h.<seq>"; `skip` bytes stand
  * before it. False if it is no plain number. */
 bool key_parse_seq(const char *key, size_t skip, uint32_t *ret);
+/* "l/<name>/<n>/<leaf>" */
+void key_leases(char key[static CATALOGUE_KEY_MAX], const char *name, uint32_t n, const char *leaf);
+/* "l/<name>/<n>/<lease>.<seq>" */
+void key_lease(char key[static CATALOGUE_KEY_MAX], const char *name, uint32_t n,
+               const struct session_id *lease, uint32_t seq);
+struct lease_parts {
+    char name[64];
+    uint32_t version;
+    struct session_id lease;
+    uint32_t seq;
+};
+bool key_parse_lease(const char *key, struct lease_parts *ret);
+/* "n/<name>/v/<rev>/d/<round>/<leaf>" */
+void key_delete_round(char key[static CATALOGUE_KEY_MAX], const char *name, uint32_t n,
+                      uint32_t round, char leaf);
+/* "s/<session>/i" or "s/<session>/h.<seq>"; *ret_leaf is 'i' or 'h'. */
+bool key_parse_session(const char *key, struct session_id *ret_id, char *ret_leaf);
+/* "<letter>/<session>/<seq>", exactly as it is written. */
+bool key_parse_object(const char *key, char *ret_letter, struct session_id *ret_id,
+                      uint32_t *ret_seq);
 /* "g/<rev>/<leaf>" */
+void key_round(char key[static CATALOGUE_KEY_MAX], uint64_t round, char leaf);
+/* Leaves: c, s, w, e. */
 bool key_parse_round(const char *key, uint64_t *ret_round, char *ret_leaf);
 
 /* ---- reading and writing records: catalogue-put.c
@@ -234,5 +258,125 @@ json_t *outcome_body(const struct version_info *terms, int64_t created_ms);
  * committed. */
 int outcome_abort(struct catalogue *c, const struct version_info *terms, const char *reason,
                   struct err *err);
+
+/* Version `n` as read_rows() reads it, many at once; fn in the order of rows. */
+int versions_each(struct catalogue *c, const struct version_row *rows, size_t count,
+                  catalogue_version_fn *fn, void *ctx, struct err *err);
+
+/* "p/<session>/<first>-<last>" */
+bool range_parse(const char *text, struct condemned_range *ret);
+int range_compare(const void *a, const void *b); /* by letter, session, first */
+
+/* ---- leases and delete rounds: catalogue-lease.c ------------------------------------------------
+ */
+
+struct holders {
+    VEC(struct holder) rows;
+};
+static inline void auto_holders_release(struct holders *h)
+{
+    vec_release(&h->rows);
+}
+
+struct lease {
+    struct session_id id;
+    uint32_t seq;
+    int64_t age_ms; /* by the store's clock; 0 if it says less */
+    int64_t ttl_ms;
+    struct hold_process process;
+    struct holders holders; /* at least one */
+};
+
+struct leases {
+    VEC(struct lease) rows;
+};
+void leases_release(struct leases *l);
+static inline void auto_leases_release(struct leases *l)
+{
+    leases_release(l);
+}
+
+/* The newest of each lease on a version, with its body (R6: any oddity is an error). */
+int leases_read(struct catalogue *c, const char *name, uint32_t n, struct leases *ret,
+                struct err *err);
+/* Add the holders that a body lists, as a lease or a delete result has them. `host`: of a lease,
+ * whose holders name none; else NULL. */
+int holders_parse(struct record_fields *f, const char *host, struct holders *ret);
+
+/* The delete rounds of a version. */
+struct delete_round {
+    uint32_t round;
+    bool intent, result;
+};
+struct delete_rounds {
+    VEC(struct delete_round) rows; /* ascending */
+};
+static inline void auto_delete_rounds_release(struct delete_rounds *d)
+{
+    vec_release(&d->rows);
+}
+int delete_rounds_list(struct catalogue *c, const char *name, uint32_t n, struct delete_rounds *ret,
+                       struct err *err);
+/* What a result at `key` says. */
+int delete_result_decode(const json_t *body, const char *key, bool *ret_deleted, struct err *err);
+/* Write the result of a round. *ret_deleted: what it says then, whoever wrote it; *ret_other (may
+ * be NULL): another's body, to be released. */
+int delete_result_write(struct catalogue *c, const char *name, uint32_t n, uint32_t round,
+                        bool deleted, json_t *holders, bool *ret_deleted, json_t **ret_other,
+                        struct err *err);
+json_t *holder_body(const struct holder *h);
+struct hold_times hold_times_or_default(const struct hold_times *t);
+
+/* ---- what a collector sees: catalogue-survey.c --------------------------------------------------
+ */
+
+/* An object that a version names, or that is in the store. */
+struct survey_object {
+    char letter;
+    struct session_id session;
+    uint32_t seq;
+    uint64_t size; /* of those in the store */
+};
+
+struct survey_version {
+    char name[64];
+    uint32_t version;
+    struct session_id session;
+    bool decided, available;
+    struct object_ref manifest, index;
+};
+
+struct survey {
+    struct catalogue *c;
+    VEC(struct survey_object) objects;   /* in the store, ascending */
+    VEC(struct survey_object) named;     /* by available versions, ascending, each once */
+    VEC(struct survey_version) versions; /* ascending by name, then descending by number */
+    VEC(struct survey_version *) by_session;
+    uint64_t available, committed;
+};
+void survey_release(struct survey *s);
+static inline void auto_survey_release(struct survey *s)
+{
+    survey_release(s);
+}
+
+/* All objects, then all versions with their manifests: complete, or an error (R6). */
+int survey_take(struct survey *s, struct catalogue *c, struct err *err);
+/* The versions again: what new ones name is added. What was named before stays so. */
+int survey_again(struct survey *s, struct err *err);
+bool survey_names(const struct survey *s, char letter, const struct session_id *session,
+                  uint32_t seq);
+/* NULL: no allocation names this session. */
+const struct survey_version *survey_session(const struct survey *s, const struct session_id *id);
+/* Objects, none of them named, of uploads that are decided. */
+int survey_candidates(const struct survey *s, size_t max_ranges, json_t *ret_ranges,
+                      uint64_t *ret_objects, uint64_t *ret_bytes, struct err *err);
+
+/* ---- collection: catalogue-tidy.c ---------------------------------------------------------------
+ */
+
+/* Behind a round: records of sessions without objects (I12), and stray leases. */
+int collect_tidy(struct catalogue *c, const struct survey *s, const struct collect_options *options,
+                 uint64_t *ret_records, struct err *err);
 
 #endif

@@ -126,9 +126,8 @@ static int deliver(struct reading *g, catalogue_version_fn *fn, void *ctx, struc
     return 0;
 }
 
-/* Read the versions of `rows` and hand them out in order. */
-static int read_rows(struct catalogue *c, const struct version_row *rows, size_t count,
-                     catalogue_version_fn *fn, void *ctx, struct err *err)
+int versions_each(struct catalogue *c, const struct version_row *rows, size_t count,
+                  catalogue_version_fn *fn, void *ctx, struct err *err)
 {
     AUTO(free_ptr) struct reading *g = calloc(1, sizeof *g);
     pthread_t threads[READERS_MAX];
@@ -212,7 +211,7 @@ int catalogue_list(struct catalogue *c, const char *name, catalogue_version_fn *
     if (r < 0 || v.rows.count == 0)
         return r;
     qsort(v.rows.at, v.rows.count, sizeof *v.rows.at, compare_rows);
-    return read_rows(c, v.rows.at, v.rows.count, leave_out_deleted, &filter, err);
+    return versions_each(c, v.rows.at, v.rows.count, leave_out_deleted, &filter, err);
 }
 
 /* ---- resolving ---- */
@@ -301,7 +300,7 @@ static int resolve_newest(struct catalogue *c, const char *name, struct version_
                             c->store->location, strerror(r < 0 ? -r : -rows.error));
         if (v.rows.count == 0)
             break;
-        r = read_rows(c, v.rows.at, v.rows.count, look_for_succeeded, &newest, err);
+        r = versions_each(c, v.rows.at, v.rows.count, look_for_succeeded, &newest, err);
         if (r < 0)
             return r;
         if (newest.found.version) {

@@ -30,6 +30,7 @@ static const char *const type_names[] = {
     [RECORD_CONDEMNED] = "condemned",
     [RECORD_SWEEP] = "sweep",
     [RECORD_ROUND_END] = "round-end",
+    [RECORD_AWAITED] = "awaited",
 };
 _Static_assert(sizeof type_names / sizeof *type_names == RECORD_TYPE_COUNT, "a name for each type");
 

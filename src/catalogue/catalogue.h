@@ -173,4 +173,161 @@ int catalogue_abort(struct catalogue *c, const char *name, uint32_t n, const cha
  */
 int catalogue_expire(struct catalogue *c, const char *name, unsigned *ret_count, struct err *err);
 
+/* ---- holding: a version that is attached
+ * -----------------------------------------------------------------------------------
+ *
+ * A server that reads a version holds it by a lease, which lists its jobs. While a holder believes
+ * in its lease nobody can delete the version without --force (I13). The lease is renewed every two
+ * minutes; an outage of the store may last TTL - margin. What a lost lease costs is the version,
+ * never a right byte: reads are checked by digest.
+ *
+ *     hold_begin(c, "cats", 3, &options, &hold, err);
+ *     hold_join(hold, &(struct hold_job){.text = "run r1", .pid = pid}, &id);
+ *     for (;;) wait(hold_tick(hold));          on a thread of the owner's
+ *     hold_leave(hold, id);
+ *     hold_end(hold);
+ *
+ * hold_tick() makes all requests: joins and leaves are gathered into its next write, and never are
+ * two writes in flight. Threads: hold_begin and hold_end by the owner, all others by any.
+ */
+
+struct hold_times {
+    int64_t ttl_ms, renew_ms, margin_ms;
+};
+#define HOLD_TTL_MS    (INT64_C(10) * 60 * 1000)
+#define HOLD_RENEW_MS  (INT64_C(2) * 60 * 1000) /* +- 20 % */
+#define HOLD_MARGIN_MS (INT64_C(2) * 60 * 1000) /* clock error of the store (A4), and drift */
+#define HOLD_JOBS_MAX  1000u                    /* named in a lease; further ones are counted in */
+#define HOLD_TEXT_MAX  256u
+
+/* Which process holds: enough to tell, on the same machine, that it is gone. */
+struct hold_process {
+    char host[128];
+    char machine[33]; /* digest of the machine id; "": unknown */
+    char boot_id[40]; /* of the running kernel; "": unknown */
+    uint64_t pid_ns;  /* inode of its pid namespace; 0: unknown */
+    int64_t pid;
+    uint64_t pid_start; /* clock ticks after boot, as in /proc/PID/stat; 0: unknown */
+};
+void hold_process_self(struct hold_process *ret);
+/* True only if it is certain: same kernel and pid namespace and no such process there, or the same
+ * machine (outside containers) has booted since. */
+bool hold_process_is_gone(const struct hold_process *p);
+
+struct hold_options {
+    bool required;                   /* may not write leases: fail, instead of unprotected */
+    struct hold_times times;         /* zeros: the constants */
+    const struct hold_process *self; /* NULL: this process */
+    const char *text;                /* the server itself, "mount /data"; its first job */
+};
+
+struct hold_job {
+    const char *text; /* what people call it: "run r1" */
+    int64_t pid;
+};
+
+enum hold_state {
+    HOLD_HELD,        /* nobody can delete it */
+    HOLD_DOUBTFUL,    /* the store has not answered for too long: it may go, or be held again */
+    HOLD_LOST,        /* deleted, or another process uses this lease: final */
+    HOLD_UNPROTECTED, /* may not write: nobody sees this reader (I15) */
+};
+const char *hold_state_name(enum hold_state s); /* "held", ... */
+
+struct hold;
+
+/* The version is one that was resolved as succeeded. -ESTALE: it has been deleted meanwhile. -EIO,
+ * -ETIMEDOUT: the store does not answer. -EACCES, -EPERM, -EROFS: only if `required`. */
+int hold_begin(struct catalogue *c, const char *name, uint32_t version,
+               const struct hold_options *options, struct hold **ret, struct err *err);
+/* Release the lease, as far as the store answers; what stays runs out by itself. NULL is fine. */
+void hold_end(struct hold *h);
+AUTO_FREE_FUNC(struct hold, hold_end);
+
+/* A job comes; it is named in the store after the next tick, which is due at once. -ESTALE: lost.
+ * -EAGAIN: doubtful; tick, and try again. */
+int hold_join(struct hold *h, const struct hold_job *job, uint64_t *ret_id);
+void hold_leave(struct hold *h, uint64_t id);
+
+/* Do what is due; gives the milliseconds until something will be (INT64_MAX: never again). */
+int64_t hold_tick(struct hold *h);
+/* *ret_why (may be NULL) is the sentence behind any state but held. */
+enum hold_state hold_look(struct hold *h, struct err *ret_why);
+
+/* Who holds a version: one row for each job of each lease that has not run out. */
+struct holder {
+    char host[128];
+    char text[HOLD_TEXT_MAX];
+    int64_t pid;
+    int64_t since_ms; /* wall clock of the holder */
+};
+typedef int catalogue_holder_fn(void *ctx, const struct holder *holder);
+int catalogue_holders(struct catalogue *c, const char *name, uint32_t version,
+                      catalogue_holder_fn *fn, void *ctx, struct err *err);
+
+/* ---- deleting
+ * --------------------------------------------------------------------------------------
+ *
+ * Final: the number never returns. Refused while anybody holds the version. Space comes back by
+ * collecting.
+ */
+
+struct delete_options {
+    bool force; /* overrule the holders; who they were is recorded */
+    /* A lease has run out by the store's clock: its holder is watched for one renewal interval.
+     * Called every few seconds meanwhile. False: withdraw. NULL: go on. */
+    bool (*waiting)(void *ctx, const struct holder *holder, int64_t left_ms);
+    bool (*is_gone)(void *ctx, const struct hold_process *p); /* NULL: hold_process_is_gone() */
+    void *ctx;
+    struct hold_times times; /* zeros: the constants */
+};
+
+struct delete_report {
+    enum version_status was; /* before */
+    struct version_info info;
+    unsigned overruled; /* holders, with force */
+};
+
+/* 0: deleted, or (an upload that was not complete) aborted. -EBUSY: held; the sentence names by
+ * whom. -ENOENT: there is no such version, or it was deleted before. -ECANCELED: withdrawn. -EIO,
+ * -ETIMEDOUT: unknown; asking again tells. Anything else: nothing was deleted. */
+int catalogue_delete(struct catalogue *c, const char *name, uint32_t version,
+                     const struct delete_options *options, struct delete_report *ret,
+                     struct err *err);
+
+/* ---- collecting
+ * ------------------------------------------------------------------------------------
+ *
+ * Takes away what no available version names, in numbered rounds that anybody may take over; never
+ * by age. Fails closed: an error, a hole in the numbers, an unknown key or format, and nothing is
+ * removed (I16).
+ */
+
+struct collect_wait {
+    char name[64], owner[64], host[128];
+    uint32_t version;
+    int64_t since_ms;
+};
+
+struct collect_options {
+    bool dry_run; /* writes nothing at all */
+    /* An upload that the round waits for; may be NULL. */
+    void (*waits_for)(void *ctx, const struct collect_wait *w);
+    bool (*is_gone)(void *ctx, const struct hold_process *p); /* NULL: hold_process_is_gone() */
+    void *ctx;
+};
+
+struct collect_report {
+    uint64_t round;          /* 0: there was nothing to collect */
+    bool ended;              /* false: it waits for uploads; the next call goes on */
+    unsigned waits;          /* for how many */
+    unsigned expired;        /* dead uploads that were aborted */
+    uint64_t objects, bytes; /* removed; dry run: that would be */
+    uint64_t versions;       /* available */
+    uint64_t records;        /* of sessions and leases, removed */
+};
+
+int catalogue_collect(struct catalogue *c, const struct collect_options *options,
+                      struct collect_report *ret, struct err *err);
+
 #endif
