@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #define INDEX_BUFFER (64u * PACK_INDEX_LEAF) /* leaves that go to the pack writer at once */
+#define TOLD_FROM    200000u                 /* nodes: fewer are done before anybody could look */
 #define CHECK_MEMORY (UINT64_C(32) << 20)    /* for the index while it is read back */
 
 /* ---- packs become devices ---------------------------------------------------------------------
@@ -319,7 +320,9 @@ int publish_finish(struct publish *p, struct err *err)
     p->progress.phase = PUBLISH_INDEX;
     publish_tell(p, true);
     p->result.files_unchanged = p->progress.files_total - p->result.files_read;
-    int r = upload_indexing(p->upload, err);
+    int r = 0;
+    if (tree_node_count(p->tree) >= TOLD_FROM)
+        r = upload_indexing(p->upload, err);
     if (r == 0)
         r = set_xattrs(p, err);
     if (r == 0 && (r = tree_seal(p->tree)) < 0)

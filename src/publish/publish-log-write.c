@@ -4,7 +4,7 @@
  *
  * Entries are gathered into a block per directory, blocks into a buffer, and the buffer goes to the
  * kernel when it is full or a pack ends: a kill loses some entries, and their files are read again.
- * Nothing is synced per block: an entry only helps if its pack is in the store, and a torn block
+ * Nothing is synced: an entry only helps if its pack is in the store, and a torn block
  * has a wrong check.
  */
 #include "publish/publish-log-internal.h"
@@ -191,11 +191,6 @@ int log_writer_flush(struct log_writer *w)
     w->has_directory = false;
     write_out(w);
     return w->error;
-}
-
-int log_writer_fd(const struct log_writer *w)
-{
-    return w->fd;
 }
 
 static int append_text(struct buf *b, const char *text)

@@ -81,7 +81,6 @@ void log_writer_session(struct log_writer *w, const struct log_session *s);
 void log_writer_committed(struct log_writer *w, const struct digest *manifest);
 /* End the block, hand everything to the kernel. 0 or the first error. */
 int log_writer_flush(struct log_writer *w);
-int log_writer_fd(const struct log_writer *w);
 
 /* ---- reading ----------------------------------------------------------------------------------
  */

@@ -29,7 +29,7 @@ int state_read(const struct state *s, enum state_log which, struct log_reader **
 int state_write(const struct state *s, struct log_writer **ret);
 int state_promote(const struct state *s);
 /* The journal, flushed and complete, becomes what is known. */
-int state_commit(const struct state *s, const struct log_writer *journal);
+int state_commit(const struct state *s);
 /* Forget the interrupted upload (not what is known). */
 void state_forget_journal(const struct state *s);
 /* Forget a journal that was begun and not promoted. */

@@ -29,7 +29,7 @@ struct writer {
     char deferred_name[512]; /* one of them, for the sentence */
     /* the large file whose pieces come in: */
     struct source_stat large_stat; /* of its first piece */
-    bool large_differs, large_settled, large_mtime_settled;
+    bool large_differs, large_changed, large_dropped, large_settled, large_mtime_settled;
     struct publish_xattrs large_xattrs;
 };
 
@@ -105,6 +105,8 @@ static bool find_known(struct writer *w, const struct batch *b, const struct bat
         block += pack_blocks(leaf->length);
     }
     *ret = (struct tree_chunk){.block = place.block, .leaf = first, .pack = place.pack};
+    if (w->p->packs.at[place.pack].state == PACK_USABLE) /* a new one is named when it is closed */
+        publish_journal_pack(w->p, place.pack);
     return true;
 }
 
@@ -206,6 +208,8 @@ static int finish_item(struct writer *w, const struct batch *b, const struct bat
         n->leaf = place.leaf;
     }
     journal_item(w, b, it, place, xattrs);
+    if (it->changed)
+        notice_item(w, b, it, PUBLISH_NOTICE_CHANGED);
     if (it->xattrs_dropped)
         notice_item(w, b, it, PUBLISH_NOTICE_XATTR);
     int r = xattrs.size > 0 || p->xattrs_outdated ? publish_add_xattrs(p, it->number, xattrs) : 0;
@@ -248,7 +252,8 @@ static int end_piece(struct writer *w, const struct batch *b, struct batch_item 
 
     if (it->piece == 0) {
         w->large_stat = it->stat;
-        w->large_differs = false;
+        w->large_differs = w->large_changed = false;
+        w->large_dropped = it->xattrs_dropped;
         w->large_settled = it->settled;
         w->large_mtime_settled = it->mtime_settled;
         x->size = (uint16_t)it->xattrs_size;
@@ -256,12 +261,15 @@ static int end_piece(struct writer *w, const struct batch *b, struct batch_item 
     }
     if (it->result == ITEM_DEFERRED || !stat_equal(&w->large_stat, &it->stat))
         w->large_differs = true;
+    w->large_changed |= it->changed;
     if (it->piece + 1 < it->pieces)
         return 0;
     if (w->large_differs) {
         defer(w, b, it);
         return 0;
     }
+    it->changed = w->large_changed;
+    it->xattrs_dropped = w->large_dropped;
     it->settled = w->large_settled;
     it->mtime_settled = w->large_mtime_settled;
     return finish_item(w, b, it, none, bytes_of(x->data, x->size), err);
@@ -273,8 +281,6 @@ static int write_item(struct writer *w, const struct batch *b, struct batch_item
     struct tree_chunk place = {.pack = TREE_PACK_NONE};
     int r = 0;
 
-    if (it->changed)
-        notice_item(w, b, it, PUBLISH_NOTICE_CHANGED);
     if (it->result == ITEM_DATA) {
         w->p->result.bytes_read += it->size;
         r = place_data(w, b, it, &place, err);

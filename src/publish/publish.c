@@ -171,7 +171,7 @@ static void end_journal(struct publish *p)
     if (!p->journal)
         return;
     log_writer_committed(p->journal, &p->result.info.manifest.digest);
-    if (log_writer_flush(p->journal) < 0 || state_commit(p->state, p->journal) < 0)
+    if (log_writer_flush(p->journal) < 0 || state_commit(p->state) < 0)
         state_forget_journal(p->state);
 }
 
