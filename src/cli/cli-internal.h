@@ -45,6 +45,8 @@ int finish_stdout(int code);
 #define FIGURE_MAX 32
 /* "1,234,567" */
 const char *figure_count(uint64_t n, char ret[static FIGURE_MAX]);
+/* "1 file", "1,234 files" */
+const char *figure_things(uint64_t n, const char *thing, char ret[static FIGURE_MAX]);
 /* "312.4 MiB" */
 const char *figure_bytes(uint64_t n, char ret[static FIGURE_MAX]);
 /* "0:12", "1:02:03" */

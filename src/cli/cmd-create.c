@@ -135,10 +135,9 @@ static void tell_done(const struct publish_result *r, double seconds)
 {
     char a[FIGURE_MAX], b[FIGURE_MAX], c[FIGURE_MAX], d[FIGURE_MAX], e[FIGURE_MAX];
 
-    say("%s files, %s; %s unchanged; %s stored in %s new packs; %.1f s",
-        figure_count(r->info.files, a), figure_bytes(r->info.size_bytes, b),
-        figure_count(r->files_unchanged, c), figure_bytes(r->bytes_stored, d),
-        figure_count(r->packs_written, e), seconds);
+    say("%s, %s; %s unchanged; %s stored in %s; %.1f s", figure_things(r->info.files, "file", a),
+        figure_bytes(r->info.size_bytes, b), figure_count(r->files_unchanged, c),
+        figure_bytes(r->bytes_stored, d), figure_things(r->packs_written, "new pack", e), seconds);
 }
 
 static int tell_failed(const struct telling *t, const struct err *err, int r)

@@ -25,6 +25,8 @@ const struct option cmd_export_options[] = {OPTION_CLUSTER, OPTION_END};
 
 /* One read: as large as a segment, so that fetches are few. */
 #define COPY_BUFFER (1u << 20)
+/* Zero bytes of this many are not written; no file system has smaller holes. */
+#define SPARSE_UNIT 4096u
 /* Sentences about single files before they are only counted. */
 #define TOLD_MAX 10
 
@@ -162,6 +164,32 @@ static bool link_to(struct export *x, const char *first, const char *name)
 
 /* ---- files ---- */
 
+static bool is_zero(const char *data, size_t size)
+{
+    return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
+}
+
+/* Write what is not zero: the file has its size already, and what is not written stays a hole. The
+ * index knows holes of whole chunks only. */
+static int write_sparse(int fd, const char *data, size_t size, uint64_t offset)
+{
+    int r = 0;
+
+    for (size_t at = 0; at < size && r == 0;) {
+        size_t end = at;
+        while (end < size) {
+            size_t n = size - end < SPARSE_UNIT ? size - end : SPARSE_UNIT;
+            if (is_zero(data + end, n))
+                break;
+            end += n;
+        }
+        if (end > at)
+            r = file_pwrite(fd, data + at, end - at, (off_t)(offset + at));
+        at = end + SPARSE_UNIT; /* over the zero unit that ended the run */
+    }
+    return r;
+}
+
 /* Bytes [offset, offset + size) of the file, which are data. */
 static int copy_range(struct export *x, int fd, const struct index_inode *file, uint64_t offset,
                       uint64_t size)
@@ -171,7 +199,7 @@ static int copy_range(struct export *x, int fd, const struct index_inode *file, 
         ssize_t n = view_read(x->o->view, file, offset, x->buffer, want);
         if (n <= 0)
             return n < 0 ? (int)n : -EIO;
-        int r = file_pwrite(fd, x->buffer, (size_t)n, (off_t)offset);
+        int r = write_sparse(fd, x->buffer, (size_t)n, offset);
         if (r < 0)
             return r;
         if (interrupt_signal)
@@ -366,9 +394,9 @@ static int say_end(struct export *x, int r, const char *where, const char *targe
         return say_failed("the copy in %s is not complete: %s%s%s", target, where,
                           *where ? ": " : "", strerror(-r));
     if (x->failed)
-        return say_failed("%s files of %s:%u could not be copied as they are",
-                          figure_count(x->failed, a), x->o->info.name, x->o->info.version);
-    say("copied %s files, %s, to %s", figure_count(x->progress.files, a),
+        return say_failed("%s of %s:%u could not be copied as stored",
+                          figure_things(x->failed, "file", a), x->o->info.name, x->o->info.version);
+    say("copied %s, %s, to %s", figure_things(x->progress.files, "file", a),
         figure_bytes(x->progress.bytes, b), target);
     return CLI_DONE;
 }

@@ -83,8 +83,8 @@ static void explain_empty(const struct listing *l)
     char count[FIGURE_MAX];
 
     if (l->of_others)
-        say("you have no datastores in %s; there are %s versions of others': --global shows them",
-            l->cli->store, figure_count(l->of_others, count));
+        say("you have no datastores in %s; there are %s of others: --global shows them",
+            l->cli->store, figure_things(l->of_others, "version", count));
     else
         say("there are no datastores in %s yet: 'grid datastore create DIR' makes one",
             l->cli->store);

@@ -91,7 +91,7 @@ static void print_show(const struct cli *cli, const struct opened *o, const stru
     print_row("Kind", m->linked ? "linked" : "copy");
     (void)snprintf(text, sizeof text, "%s (%" PRIu64 " bytes)", figure_bytes(m->size_bytes, a),
                    m->size_bytes);
-    print_row("Size", text);
+    print_row("Size", m->size_bytes < 1024 ? a : text);
     print_row("Files", figure_count(m->files, a));
     print_row("Directories", figure_count(m->directories, a));
     print_row("Symlinks", figure_count(m->symlinks, a));

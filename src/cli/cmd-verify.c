@@ -116,21 +116,23 @@ static int finish(struct verify *v)
     char a[FIGURE_MAX], b[FIGURE_MAX];
     size_t ranges = v->damage.ranges.count + v->index_damage.ranges.count;
     bool is_good = ranges == 0 && !*v->index_sentence;
+    int code = CLI_DONE;
 
     if (v->rows) {
-        int code = json_print(json_pack(
+        code = json_print(json_pack(
             "{s:s, s:I, s:b, s:I, s:I, s:O, s:O, s:s}", "name", v->o.info.name, "version",
             (json_int_t)v->o.info.version, "good", is_good, "packs",
             (json_int_t)v->manifest.pack_count, "checked_bytes", (json_int_t)v->progress.bytes,
             "damaged", v->rows, "damaged_files", v->files, "index", v->index_sentence));
-        return code == CLI_DONE && !is_good ? CLI_FAILED : code;
     }
     if (!is_good)
-        return say_failed("%s:%" PRIu32 " is damaged: %zu place%s, %s file%s", v->o.info.name,
-                          v->o.info.version, ranges, ranges == 1 ? "" : "s",
-                          figure_count(v->files_damaged, a), v->files_damaged == 1 ? "" : "s");
-    printf("%s:%" PRIu32 " is good: %s in %s packs\n", v->o.info.name, v->o.info.version,
-           figure_bytes(v->progress.bytes, a), figure_count(v->manifest.pack_count, b));
+        return say_failed("%s:%" PRIu32 " is damaged: %s, %s", v->o.info.name, v->o.info.version,
+                          figure_things(ranges, "place", a),
+                          figure_things(v->files_damaged, "file", b));
+    if (v->rows)
+        return code;
+    printf("%s:%" PRIu32 " is good: %s in %s\n", v->o.info.name, v->o.info.version,
+           figure_bytes(v->progress.bytes, a), figure_things(v->manifest.pack_count, "pack", b));
     return finish_stdout(CLI_DONE);
 }
 

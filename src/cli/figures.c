@@ -22,9 +22,17 @@ const char *figure_count(uint64_t n, char ret[static FIGURE_MAX])
     return ret;
 }
 
+const char *figure_things(uint64_t n, const char *thing, char ret[static FIGURE_MAX])
+{
+    char count[FIGURE_MAX];
+
+    (void)snprintf(ret, FIGURE_MAX, "%.26s %s%s", figure_count(n, count), thing, n == 1 ? "" : "s");
+    return ret;
+}
+
 const char *figure_bytes(uint64_t n, char ret[static FIGURE_MAX])
 {
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double value = (double)n;
     size_t unit = 0;
 
@@ -34,9 +42,8 @@ const char *figure_bytes(uint64_t n, char ret[static FIGURE_MAX])
         unit++;
     }
     if (unit == 0)
-        (void)snprintf(ret, FIGURE_MAX, "%" PRIu64 " byte%s", n, n == 1 ? "" : "s");
-    else
-        (void)snprintf(ret, FIGURE_MAX, "%.1f %s", value, units[unit]);
+        return figure_things(n, "byte", ret);
+    (void)snprintf(ret, FIGURE_MAX, "%.1f %s", value, units[unit]);
     return ret;
 }
 

@@ -80,9 +80,12 @@ int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct
 {
     int r = open_store(cli->store, store_flags(write, cli->coherent), &o->store, err);
 
-    if (r == 0)
-        r = catalogue_open(o->store, env_real(), write ? CATALOGUE_WRITE : CATALOGUE_READ,
-                           &o->catalogue, err);
+    if (r < 0)
+        return r;
+    r = catalogue_open(o->store, env_real(), write ? CATALOGUE_WRITE : CATALOGUE_READ,
+                       &o->catalogue, err);
+    if (r < 0 && !strstr(err_text(err, r), o->store->location))
+        err_prefix(err, r, "cannot use the store %s", o->store->location);
     return r;
 }
 

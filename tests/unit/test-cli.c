@@ -377,8 +377,10 @@ static void test_figures(void **state)
     assert_string_equal(figure_count(999, t), "999");
     assert_string_equal(figure_count(1000, t), "1,000");
     assert_string_equal(figure_count(UINT64_MAX, t), "18,446,744,073,709,551,615");
+    assert_string_equal(figure_things(1, "file", t), "1 file");
+    assert_string_equal(figure_things(2000, "file", t), "2,000 files");
     assert_string_equal(figure_bytes(1, t), "1 byte");
-    assert_string_equal(figure_bytes(1023, t), "1023 bytes");
+    assert_string_equal(figure_bytes(1023, t), "1,023 bytes");
     assert_string_equal(figure_bytes(1024, t), "1.0 KiB");
     assert_string_equal(figure_bytes(1048575, t), "1.0 MiB");
     assert_string_equal(figure_bytes(UINT64_MAX, t), "16.0 EiB");

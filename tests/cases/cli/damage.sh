@@ -88,7 +88,14 @@ restore
 for record in $(find store/n -type f); do
     flip "$record" 20
     key=$(echo "$record" | sed 's,^store/,,')
-    expect 1 "$key" "$GRID" datastore --show-incomplete
+    case $key in
+    */a) # read where there is no outcome, and by who adds a version
+        MANY_LINES=1
+        expect 1 "$key" "$GRID" datastore create tree --name t
+        ;;
+    *) expect 1 "$key" "$GRID" datastore --show-incomplete ;;
+    esac
+    MANY_LINES=
     restore
 done
 flip store/fmt 4

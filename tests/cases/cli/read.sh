@@ -91,7 +91,7 @@ expect 2 'file for the image is missing' "$GRID" datastore index t:1
 expect 1 'nowhere/image' "$GRID" datastore index t:1 nowhere/image
 
 # export: the same tree, again publishable, and nothing through links.
-expect 0 'copied .* files' "$GRID" datastore export t:1 copy
+expect 0 'copied [0-9]+ files' "$GRID" datastore export t:1 copy
 python3 - tree1 copy <<'PYTHON' || fail "the copy differs"
 import os, sys
 a, b = (os.fsencode(x) for x in sys.argv[1:])

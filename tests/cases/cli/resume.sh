@@ -9,24 +9,43 @@ mkdir tree
 head -c 400M /dev/zero | openssl enc -aes-128-ctr -pass pass:x -nosalt 2>/dev/null >tree/large
 echo small >tree/small
 
+# It is visible while it runs, and nobody else may do the same, or pull its state away.
+while_running() {
+    "$GRID" datastore --json >running
+    [ "$(json running '[r["status"] in ("processing", "optimizing") for r in d][0]')" = True ] ||
+        fail "a running upload is not shown: $(cat running)"
+    (expect 1 't' "$GRID" datastore create tree --name t)
+    (expect 1 'under way' "$GRID" datastore clearcache)
+    (expect 1 'under way' "$GRID" datastore resume)
+}
+
 # Start, wait until data is being written, and send a signal.
 interrupted() { # SIGNAL
-    "$GRID" datastore create tree --name t >out 2>err &
+    before=$(echo store/p/*/*)
+    [ -e store/p ] || before=
+    # A shell's background jobs ignore SIGINT; this one must not.
+    env --default-signal=INT "$GRID" datastore create tree --name t >first.out 2>first.err &
     pid=$!
-    for _ in $(seq 600); do
-        # Anything in the store that is as large as a part of a pack.
-        [ -n "$(find store -type f -size +4096k 2>/dev/null | head -n 1)" ] && break
-        kill -0 $pid 2>/dev/null || break
-        sleep 0.01
+    # Until the first pack of this upload stands in the store; there are several to come.
+    while kill -0 $pid 2>/dev/null; do
+        for f in store/p/*/*; do
+            case " $before " in
+            *" $f "*) ;;
+            *) [ -e "$f" ] && break 2 ;;
+            esac
+        done
+        sleep 0.005
     done
+    kill -STOP $pid 2>/dev/null && while_running
+    kill -CONT $pid
     kill "-$1" $pid 2>/dev/null || { echo "the upload was faster than the signal"; exit 77; }
     got=0
     wait $pid || got=$?
 }
 
 interrupted INT
-[ "$got" = 130 ] || fail "after SIGINT the exit code is $got: $(cat err)"
-grep -q 'nothing of this upload is visible.*resume --name t' err || fail "no word on how to go on: $(cat err)"
+[ "$got" = 130 ] || fail "after SIGINT the exit code is $got: $(cat first.err)"
+grep -q 'nothing of this upload is visible.*resume --name t' first.err || fail "no word on how to go on: $(cat first.err)"
 expect 0 'no datastores' "$GRID" datastore
 expect 0 '' "$GRID" datastore --json
 [ "$(json out d)" = '[]' ] || fail "it is visible: $(cat out)"
