@@ -154,7 +154,7 @@ int tree_set_xattrs(struct tree *t, uint32_t node, struct bytes names_values)
     if (names_values.size > TREE_XATTR_MAX)
         return -E2BIG;
     if (t->sealed || node >= t->nodes.count || tree_node(t, node)->type == TREE_HARDLINK ||
-        !xattrs_are_valid(names_values))
+        (names_values.size && !xattrs_are_valid(names_values)))
         return -EINVAL;
     if (names_values.size == 0)
         return 0;
