@@ -42,7 +42,7 @@ int finish_stdout(int code);
 
 /* ---- figures (figures.c) ---- */
 
-#define FIGURE_MAX 32
+#define FIGURE_MAX 64
 /* "1,234,567" */
 const char *figure_count(uint64_t n, char ret[static FIGURE_MAX]);
 /* "1 file", "1,234 files" */

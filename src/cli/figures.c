@@ -5,6 +5,7 @@
 #include "cli/cli-internal.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <time.h>
 
 const char *figure_count(uint64_t n, char ret[static FIGURE_MAX])
@@ -24,9 +25,9 @@ const char *figure_count(uint64_t n, char ret[static FIGURE_MAX])
 
 const char *figure_things(uint64_t n, const char *thing, char ret[static FIGURE_MAX])
 {
-    char count[FIGURE_MAX];
-
-    (void)snprintf(ret, FIGURE_MAX, "%.26s %s%s", figure_count(n, count), thing, n == 1 ? "" : "s");
+    (void)figure_count(n, ret);
+    size_t length = strlen(ret);
+    (void)snprintf(ret + length, FIGURE_MAX - length, " %s%s", thing, n == 1 ? "" : "s");
     return ret;
 }
 
