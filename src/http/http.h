@@ -2,16 +2,20 @@
 /*
  * Bytes over HTTP: requests with bounds and deadlines, over libcurl. One attempt per call.
  *
- * One loop thread owns all sockets (curl multi): connections stay warm and are shared by all callers.
- * http_perform() waits; http_submit() comes back at once and calls `done` on the loop thread.
+ * One loop thread owns all sockets (curl multi): connections stay warm and are shared by all
+ * callers. http_perform() waits; http_submit() comes back at once and calls `done` on the loop
+ * thread.
  *
- * Nothing is trusted of a peer: a body longer than the sink allows, a length that does not match what
- * came, a header flood, a trickle slower than the low-speed limit end the request. Redirects are never
- * followed by themselves; `location` is given, and the caller decides (and strips credentials).
- * Certificates are verified; HTTPS and, only where the URL says so, HTTP.
+ * Nothing is trusted of a peer: a body longer than the sink allows, a length that does not match
+ * what came, a header flood, a trickle slower than the low-speed limit end the request. Redirects
+ * are never followed by themselves; `location` is given, and the caller decides (and strips
+ * credentials). Certificates are verified; HTTPS and, only where the URL says so, HTTP.
  *
- * Threads: any number may submit. Callbacks of one request run on the loop thread, one at a time, and
- * must not block. Does not: retry, sign, know what S3 is.
+ * A body is never sent twice behind the caller's back, as HTTP clients like to do on a dead warm
+ * connection. HTTP/1.1 only, nothing is decoded. Not usable in a child after fork().
+ *
+ * Threads: any number may submit. Callbacks of one request run on the loop thread, one at a time,
+ * and must not block. Does not: retry, sign, know what S3 is.
  */
 #ifndef HTTP_HTTP_H
 #define HTTP_HTTP_H
@@ -28,7 +32,7 @@
 #define HTTP_HEAD_MAX    (256u << 10) /* bytes of all response headers */
 
 struct http_options {
-    const char *ca_file;        /* NULL: the system's */
+    const char *ca_file; /* NULL: the system's */
     const char *user_agent;
     unsigned connections;       /* open at once, in all; 0: 64 */
     unsigned per_host;          /* 0: the same */
@@ -55,18 +59,20 @@ struct http_response;
 typedef int http_head_fn(void *ctx, const struct http_response *head);
 
 struct http_request {
-    const char *method; /* "GET", "PUT", "HEAD", "POST", "DELETE" */
-    const char *url;    /* percent-encoded; borrowed until done */
+    const char *method;                /* "GET", "PUT", "HEAD", "POST", "DELETE" */
+    const char *url;                   /* percent-encoded; borrowed until done */
     const struct http_header *headers; /* copied */
     size_t header_count;
     struct bytes body;  /* sent with its length; borrowed until done */
     http_head_fn *head; /* may be NULL */
     http_sink_fn *sink; /* NULL: the body is kept in response.body, up to body_max */
     void *ctx;
-    size_t body_max;         /* bytes of body accepted in all; more: -EFBIG */
-    int64_t deadline_ms;     /* of the whole request, from its start; 0: 60 s */
-    bool fresh;              /* a new connection and a fresh name look-up (after a failure) */
-    bool no_proxy;           /* link-local metadata services */
+    size_t body_max;     /* bytes of body accepted in all; more: -EFBIG */
+    int64_t deadline_ms; /* from when it gets a connection to its end; 0: 60 s */
+    bool fresh;          /* a new connection and a fresh name look-up (after a failure) */
+    bool no_proxy;       /* link-local metadata services */
+    bool encoded_ok;     /* a Content-Encoding belongs to the resource (objects have one as a
+                            label) and the bytes are wanted as they are; else -EPROTO */
 };
 
 struct http_response {
@@ -75,16 +81,18 @@ struct http_response {
     struct buf head;         /* "name: value\n" lines, names in lower case */
     struct buf body;         /* if no sink was given */
     char location[HTTP_URL_MAX];
-    char error[256];         /* what curl said, without secrets */
+    char error[256]; /* what curl said, without secrets */
     int64_t first_byte_ms, total_ms;
 };
 void http_response_release(struct http_response *r);
 /* The value of a header (name in lower case), copied into `value`; false if it is not there. */
-bool http_response_header(const struct http_response *r, const char *name, char *value, size_t size);
+bool http_response_header(const struct http_response *r, const char *name, char *value,
+                          size_t size);
 
 /* 0: an answer came, whatever its status, and its body was whole. Else -ETIMEDOUT, -ECONNREFUSED,
- * -ECONNRESET, -EHOSTUNREACH (name look-up), -EKEYREJECTED (TLS), -EPROTO (bad framing, short body),
- * -EFBIG, -ECANCELED, or what a callback gave. */
+ * -ECONNRESET, -EHOSTUNREACH (name look-up), -EKEYREJECTED (TLS), -EPROTO (bad framing, short
+ * body), -EFBIG, -ECANCELED, or what a callback gave. */
+/* `ret` is always set; the caller releases it, whatever the result. */
 int http_perform(struct http *h, const struct http_request *q, struct http_response *ret);
 
 typedef void http_done_fn(void *ctx, int result, struct http_response *response);

@@ -2,11 +2,11 @@
 /*
  * The S3 dialect: buckets, objects, listings, multipart uploads, signed with SigV4.
  *
- * Retries happen here and nowhere above or below: each call makes as many attempts as the policy and
- * its deadline allow, with full jitter, Retry-After honoured, fewer requests at once after SlowDown,
- * a budget for the whole process, a new connection and a fresh name look-up after a failure.
- * A retried put-if-absent that is told "exists" gives -EEXIST: whether the earlier attempt landed is
- * for the caller to find out (store-s3 reads back).
+ * Retries happen here and nowhere above or below: each call makes as many attempts as the policy
+ * and its deadline allow, with full jitter, Retry-After honoured, fewer requests at once after
+ * SlowDown, a budget for the whole process, a new connection and a fresh name look-up after a
+ * failure. A retried put-if-absent that is told "exists" gives -EEXIST: whether the earlier attempt
+ * landed is for the caller to find out (store-s3 reads back).
  *
  * Credentials are found as AWS's tools find them (s3-credential*.c), refreshed ahead of expiry, one
  * refresh at a time, and never appear in messages, arguments or logs.
@@ -31,17 +31,17 @@
 enum s3_addressing { S3_ADDRESSING_AUTO, S3_ADDRESSING_PATH, S3_ADDRESSING_VIRTUAL };
 
 struct s3_options {
-    const char *endpoint;   /* "https://host[:port]"; NULL: AWS_ENDPOINT_URL(_S3), else AWS's */
-    const char *region;     /* NULL: AWS_REGION, profile, us-east-1; a redirect corrects it */
+    const char *endpoint; /* "https://host[:port]"; NULL: AWS_ENDPOINT_URL(_S3), else AWS's */
+    const char *region;   /* NULL: AWS_REGION, profile, us-east-1; a redirect corrects it */
     enum s3_addressing addressing; /* AUTO: path for own endpoints, virtual host for AWS's */
-    const char *profile;    /* NULL: AWS_PROFILE, else "default" */
+    const char *profile;           /* NULL: AWS_PROFILE, else "default" */
     const char *ca_file;
     const char *role_arn, *external_id; /* assume this role with what was found; NULL: do not */
-    bool anonymous;         /* never sign; else unsigned only if no credentials are found */
-    unsigned connections;   /* 0: 64 */
-    int64_t attempt_ms;     /* deadline of one attempt; 0: 30 s, more for large bodies */
-    int64_t total_ms;       /* deadline of one call; 0: 180 s */
-    struct env *env;        /* NULL: the real one */
+    bool anonymous;       /* never sign; else unsigned only if no credentials are found */
+    unsigned connections; /* 0: 64 */
+    int64_t attempt_ms;   /* deadline of one attempt; 0: 30 s, more for large bodies */
+    int64_t total_ms;     /* deadline of one call; 0: 180 s */
+    struct env *env;      /* NULL: the real one */
 };
 
 struct s3;
@@ -55,8 +55,9 @@ int s3_parse_location(const char *location, char ret_bucket[static 256],
 
 /* Errors of all calls: -ENOENT no such key; -ENXIO no such bucket; -EACCES (the sentence says which
  * permission is missing on what); -EEXIST the condition failed (412, or 409 after it was retried);
- * -ESTALE an If-Match failed: the object changed; -EPROTO; -ETIMEDOUT, -EIO: outcome unknown. The
- * sentence names bucket and key, S3's code and request id, and the way out. */
+ * -ESTALE an If-Match failed: the object changed; -EPROTO nonsense; -ETIMEDOUT, -EIO: outcome
+ * unknown; -ENOSPC, a quota or a full server; -EKEYREJECTED its certificate; -EOPNOTSUPP it cannot
+ * do that. The sentence names bucket and key, S3's code and request id, and the way out. */
 
 struct s3_object {
     uint64_t size;
@@ -65,8 +66,8 @@ struct s3_object {
     char version_id[128];   /* "" where the bucket has no versions */
 };
 
-/* Read `size` bytes at `offset` into `data`: exactly what was asked, except behind the object's end.
- * `pin` (may be NULL): the object must be this one (ETag, or version id if it has one). */
+/* Read `size` bytes at `offset` into `data`: exactly what was asked, except behind the object's
+ * end. `pin` (may be NULL): the object must be this one (ETag, or version id if it has one). */
 int s3_get(struct s3 *s, const char *bucket, const char *key, uint64_t offset, void *data,
            size_t size, const struct s3_object *pin, size_t *ret_size, struct s3_object *ret_object,
            struct err *err);
@@ -86,7 +87,9 @@ struct s3_upload;
 int s3_upload_new(struct s3 *s, const char *bucket, const char *key, size_t part_size,
                   unsigned parallel, struct s3_upload **ret, struct err *err);
 int s3_upload_write(struct s3_upload *u, const void *data, size_t size, struct err *err);
-/* Complete, put-if-absent where asked. Frees `u`. */
+/* Complete; frees `u`. `if_absent`: -EEXIST if the key is taken. What fitted one part is a put, and
+ * that holds; for more it is only as good as the server: some (Ceph) ignore the condition when a
+ * multipart upload completes, so the key is looked at just before. Use keys that are your own. */
 int s3_upload_commit(struct s3_upload *u, bool if_absent, struct err *err);
 void s3_upload_abort(struct s3_upload *u);
 
@@ -105,7 +108,8 @@ struct s3_list_options {
     bool versions;           /* latest versions with their version ids */
     unsigned page;           /* keys a page; 0: 1,000 */
 };
-/* In the order the server gives (sort where order matters). *ret_now_ms: its Date. */
+/* Each page in ascending order; pages as the server gives them, which most do in ascending order.
+ * *ret_now_ms: its Date. */
 int s3_list(struct s3 *s, const char *bucket, const struct s3_list_options *o, s3_list_fn *fn,
             void *ctx, int64_t *ret_now_ms, struct err *err);
 
