@@ -47,10 +47,12 @@ static void on_progress(void *ctx, const struct publish_progress *p)
                                          [PUBLISH_READ] = "Storing",
                                          [PUBLISH_INDEX] = "Writing the index",
                                          [PUBLISH_COMMIT] = "Committing"};
+    /* A file counts when it is done; of a large one, what was stored tells how far it is. */
+    uint64_t stored = p->bytes_stored < p->bytes_total ? p->bytes_stored : p->bytes_total;
     struct progress line = {.phase = phases[p->phase],
                             .files = p->files_done,
                             .files_total = p->files_total,
-                            .bytes = p->bytes_done,
+                            .bytes = stored > p->bytes_done ? stored : p->bytes_done,
                             .bytes_total = p->bytes_total};
 
     progress_show(&line);

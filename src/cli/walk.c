@@ -8,6 +8,8 @@
  */
 #include "cli/cli-internal.h"
 
+#include "base/name.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,6 +88,8 @@ static int collect(void *ctx, const struct index_entry *e)
     l->cookie = e->next;
     if (is_dot)
         return 0;
+    if (!name_is_file_name(e->name, e->name_length))
+        return -EPROTO; /* a path with such a name would lead elsewhere */
     int r = buf_append(&l->batch, &e->nid, sizeof e->nid);
     if (r == 0)
         r = buf_append(&l->batch, &e->name_length, 1);
