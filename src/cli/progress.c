@@ -19,7 +19,10 @@
 /* Rates of the first moment mean nothing. */
 #define RATE_AFTER_S   0.5
 #define LINE_MAX_BYTES 512
-#define BAR_CELLS      20
+/* So that all parts fit into 80 columns; wider terminals get a longer bar. */
+#define BAR_CELLS      10
+#define BAR_CELLS_WIDE 30
+#define WIDE           110
 
 static struct {
     const char *phase;
@@ -55,47 +58,71 @@ static double share_done(const struct progress *p)
     return p->files_total ? (double)p->files / (double)p->files_total : 0;
 }
 
+static void format_bar(const struct progress *p, size_t cells, char *part, size_t size)
+{
+    char bar[BAR_CELLS_WIDE + 1];
+    double share = share_done(p);
+    size_t full = share >= 1 ? cells : (size_t)(share * (double)cells);
+
+    memset(bar, '#', full);
+    memset(bar + full, '.', cells - full);
+    bar[cells] = '\0';
+    (void)snprintf(part, size, " [%s] %d%%", bar, share >= 1 ? 100 : (int)(share * 100));
+}
+
+static void format_files(const struct progress *p, char *part, size_t size)
+{
+    char done[FIGURE_MAX], total[FIGURE_MAX];
+
+    if (p->files_total)
+        (void)snprintf(part, size, " %s/%s files", figure_count(p->files, done),
+                       figure_count(p->files_total, total));
+    else
+        (void)snprintf(part, size, " %s files", figure_count(p->files, done));
+}
+
+/* " 616.0/700.0 MiB", or " 12.0 MiB/1.0 GiB". */
+static void format_bytes(const struct progress *p, char *part, size_t size)
+{
+    char done[FIGURE_MAX], total[FIGURE_MAX] = "";
+
+    (void)figure_bytes(p->bytes, done);
+    if (p->bytes_total)
+        (void)figure_bytes(p->bytes_total, total);
+    char *unit = strchr(done, ' ');
+    const char *total_unit = strchr(total, ' ');
+    if (unit && total_unit && strcmp(unit, total_unit) == 0)
+        *unit = '\0';
+    (void)snprintf(part, size, " %s%s%s", done, *total ? "/" : "", total);
+}
+
 void progress_format(const struct progress *p, double seconds, size_t columns, char *ret,
                      size_t size)
 {
-    char part[160], a[FIGURE_MAX], b[FIGURE_MAX];
-    double share = share_done(p);
+    char part[160], figure[FIGURE_MAX];
 
     ret[0] = '\0';
     add_part(ret, size, columns, p->phase);
     if (p->bytes_total || p->files_total) {
-        char bar[BAR_CELLS + 1];
-        size_t full = share >= 1 ? BAR_CELLS : (size_t)(share * BAR_CELLS);
-        memset(bar, '#', full);
-        memset(bar + full, '.', BAR_CELLS - full);
-        bar[BAR_CELLS] = '\0';
-        (void)snprintf(part, sizeof part, " [%s] %3d%%", bar,
-                       share >= 1 ? 100 : (int)(share * 100));
+        format_bar(p, columns < WIDE ? BAR_CELLS : BAR_CELLS_WIDE, part, sizeof part);
         add_part(ret, size, columns, part);
     }
-    if (p->files_total)
-        (void)snprintf(part, sizeof part, "  %s/%s files", figure_count(p->files, a),
-                       figure_count(p->files_total, b));
-    else
-        (void)snprintf(part, sizeof part, "  %s files", figure_count(p->files, a));
-    if (p->files || p->files_total)
+    if (p->files || p->files_total) {
+        format_files(p, part, sizeof part);
         add_part(ret, size, columns, part);
-    if (p->bytes_total)
-        (void)snprintf(part, sizeof part, "  %s of %s", figure_bytes(p->bytes, a),
-                       figure_bytes(p->bytes_total, b));
-    else
-        (void)snprintf(part, sizeof part, "  %s", figure_bytes(p->bytes, a));
-    if (p->bytes || p->bytes_total)
+    }
+    if (p->bytes || p->bytes_total) {
+        format_bytes(p, part, sizeof part);
         add_part(ret, size, columns, part);
-
+    }
     if (seconds < RATE_AFTER_S || p->bytes == 0)
         return;
     double rate = (double)p->bytes / seconds;
-    (void)snprintf(part, sizeof part, "  %s/s", figure_bytes((uint64_t)rate, a));
+    (void)snprintf(part, sizeof part, " %s/s", figure_bytes((uint64_t)rate, figure));
     add_part(ret, size, columns, part);
     if (p->bytes_total > p->bytes && rate >= 1) {
         uint64_t left = (uint64_t)((double)(p->bytes_total - p->bytes) / rate) + 1;
-        (void)snprintf(part, sizeof part, "  %s left", figure_seconds(left, a));
+        (void)snprintf(part, sizeof part, " %s left", figure_seconds(left, figure));
         add_part(ret, size, columns, part);
     }
 }

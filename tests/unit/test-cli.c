@@ -403,8 +403,12 @@ static void test_progress(void **state)
     char line[256];
 
     progress_format(&p, 4, 200, line, sizeof line);
-    assert_string_equal(line, "Storing [##########..........]  50%  500/1,000 files  "
-                              "512.0 MiB of 1.0 GiB  128.0 MiB/s  0:05 left");
+    assert_string_equal(line, "Storing [###############...............] 50% 500/1,000 files "
+                              "512.0 MiB/1.0 GiB 128.0 MiB/s 0:05 left");
+    p.bytes_total = 900u << 20;
+    progress_format(&p, 4, 80, line, sizeof line);
+    assert_string_equal(line, "Storing [#####.....] 56% 500/1,000 files 512.0/900.0 MiB "
+                              "128.0 MiB/s 0:04 left");
     for (size_t columns = 0; columns < 100; columns++) {
         progress_format(&p, 4, columns, line, sizeof line);
         assert_true(strlen(line) <= columns);
@@ -414,7 +418,7 @@ static void test_progress(void **state)
 
     p = (struct progress){.phase = "Looking", .files = 12345};
     progress_format(&p, 1, 79, line, sizeof line);
-    assert_string_equal(line, "Looking  12,345 files");
+    assert_string_equal(line, "Looking 12,345 files");
     p = (struct progress){.phase = "Storing", .files = 3, .files_total = 3};
     progress_format(&p, 1, 79, line, sizeof line);
     assert_non_null(strstr(line, "100%"));
