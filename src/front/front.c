@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define THREADS_MIN 2
+#define THREADS_MIN 4 /* a thread that waits for the store answers nobody */
 #define THREADS_MAX 8
 /* How long a thread that shall end may sleep through a signal that came too early for it. */
 #define KICK_MS 20

@@ -21,7 +21,7 @@ struct front;
 struct front_options {
     const char *fsname; /* shown in /proc/mounts, e.g. "grid:imagenet:2" */
     bool allow_other;   /* everybody may read; needs root or user_allow_other */
-    unsigned threads;   /* 0: as many as CPUs, 2 to 8 */
+    unsigned threads;   /* 0: as many as CPUs, 4 to 8 */
     int control_fd;     /* an already opened and mounted /dev/fuse; -1: mount here */
 };
 
