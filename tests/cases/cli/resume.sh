@@ -6,7 +6,7 @@
 MANY_LINES=1
 
 mkdir tree
-head -c 400M /dev/zero | openssl enc -aes-128-ctr -pass pass:x -nosalt 2>/dev/null >tree/large
+head -c 240M /dev/zero | openssl enc -aes-128-ctr -pass pass:x -nosalt 2>/dev/null >tree/large
 echo small >tree/small
 
 # It is visible while it runs, and nobody else may do the same, or pull its state away.
@@ -62,7 +62,7 @@ expect 0 '' "$GRID" datastore verify t:1
 expect 0 'no interrupted upload' "$GRID" datastore resume
 
 # Killed without a word; the same command continues.
-head -c 300M /dev/zero | openssl enc -aes-128-ctr -pass pass:y -nosalt 2>/dev/null >tree/large
+head -c 250M /dev/zero | openssl enc -aes-128-ctr -pass pass:y -nosalt 2>/dev/null >tree/large
 interrupted KILL
 [ "$got" = 137 ] || fail "after SIGKILL the exit code is $got"
 expect 0 '' "$GRID" datastore --json
@@ -72,7 +72,7 @@ expect 0 'continuing the interrupted upload of t:2' "$GRID" datastore create tre
 "$GRID" datastore cat t/large | cmp - tree/large || fail "the continued version differs"
 
 # Given up: the number is not used again, and nothing can be resumed.
-head -c 310M /dev/zero | openssl enc -aes-128-ctr -pass pass:z -nosalt 2>/dev/null >tree/large
+head -c 260M /dev/zero | openssl enc -aes-128-ctr -pass pass:z -nosalt 2>/dev/null >tree/large
 interrupted KILL
 expect 0 'forgot 1 interrupted upload' "$GRID" datastore clearcache
 expect 0 'no interrupted upload' "$GRID" datastore resume
