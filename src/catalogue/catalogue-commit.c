@@ -150,18 +150,34 @@ static int write_manifest(struct upload *u, const struct manifest *m, struct obj
 
 /* ---- the outcome ---- */
 
+/* Adds `more` (stolen) to `body` (stolen). NULL if either is, or no memory. */
+static json_t *joined(json_t *body, json_t *more)
+{
+    AUTO(json_decref) json_t *a = body;
+    AUTO(json_decref) json_t *b = more;
+
+    if (!a || !b || json_object_update(a, b) < 0)
+        return NULL;
+    return take_ptr(&a);
+}
+
 static json_t *ref_body(const struct object_ref *ref)
 {
     char session[33], digest[DIGEST_HEX_SIZE];
 
     session_id_to_hex(&ref->session, session);
     digest_to_hex(&ref->digest, digest);
-    return json_pack("{s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "session", session,
-                     "seq", (json_int_t)ref->seq, "length", (json_int_t)ref->length, "digest",
-                     digest, "trailer_length", (json_int_t)ref->trailer_length, "data_size",
-                     (json_int_t)ref->data_size, "leaf_count", (json_int_t)ref->leaf_count,
-                     "used_blocks", (json_int_t)ref->used_blocks, "born", (json_int_t)ref->born,
-                     "linked", (int)ref->linked);
+    return json_pack("{s:s, s:I, s:I, s:s}", "session", session, "seq", (json_int_t)ref->seq,
+                     "length", (json_int_t)ref->length, "digest", digest);
+}
+
+/* An index has a trailer, as packs do. */
+static json_t *index_body(const struct object_ref *ref)
+{
+    return joined(ref_body(ref),
+                  json_pack("{s:I, s:I, s:I}", "trailer_length", (json_int_t)ref->trailer_length,
+                            "data_size", (json_int_t)ref->data_size, "leaf_count",
+                            (json_int_t)ref->leaf_count));
 }
 
 json_t *outcome_body(const struct version_info *t, int64_t created_ms)
@@ -173,17 +189,6 @@ json_t *outcome_body(const struct version_info *t, int64_t created_ms)
                      (json_int_t)t->version, "session", hex, "owner", t->owner, "host", t->host,
                      "source", t->source, "linked", (int)t->linked, "created_ms",
                      (json_int_t)created_ms);
-}
-
-/* Adds `more` (stolen) to `body` (stolen). NULL if either is, or no memory. */
-static json_t *joined(json_t *body, json_t *more)
-{
-    AUTO(json_decref) json_t *a = body;
-    AUTO(json_decref) json_t *b = more;
-
-    if (!a || !b || json_object_update(a, b) < 0)
-        return NULL;
-    return take_ptr(&a);
 }
 
 static int make_abort(struct catalogue *c, const struct version_info *terms, const char *reason,
@@ -206,7 +211,7 @@ static int make_commit(struct upload *u, const struct manifest *m,
         joined(outcome_body(&u->terms, m->created_ms),
                json_pack("{s:s, s:I, s:I, s:o, s:o, s:I, s:I}", "decision", "committed", "files",
                          (json_int_t)m->files, "size_bytes", (json_int_t)m->size_bytes, "manifest",
-                         ref_body(manifest), "index", ref_body(&m->index), "index_size",
+                         ref_body(manifest), "index", index_body(&m->index), "index_size",
                          (json_int_t)m->index_size, "index_head", (json_int_t)m->index_head)),
         ret, err);
 }

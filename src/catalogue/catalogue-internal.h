@@ -230,6 +230,19 @@ int version_from_outcome(const json_t *body, const char *key, const char *name, 
 int version_read(struct catalogue *c, const struct version_row *row, struct version_info *ret,
                  struct err *err);
 
+/* ---- many versions: catalogue-read.c
+ * ----------------------------------------------------------------- */
+
+/* Reads the records of the rows that are added, and calls `fn` with each, in order, on the caller's
+ * thread, from version_reading_add() and version_reading_finish(). What fn, or a failed read, gives
+ * other than 0 ends it. `err` gets the sentence of a failed read. */
+struct version_reading;
+int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, struct err *err,
+                        struct version_reading **ret);
+int version_reading_add(struct version_reading *g, const struct version_row *row);
+int version_reading_finish(struct version_reading *g);
+void version_reading_free(struct version_reading *g); /* NULL is fine */
+
 /* ---- uploads: catalogue-upload.c, catalogue-commit.c
  * ------------------------------------------------- */
 
@@ -259,7 +272,7 @@ json_t *outcome_body(const struct version_info *terms, int64_t created_ms);
 int outcome_abort(struct catalogue *c, const struct version_info *terms, const char *reason,
                   struct err *err);
 
-/* Version `n` as read_rows() reads it, many at once; fn in the order of rows. */
+/* All of these, read by version_read(), many at once; fn in the order of rows. */
 int versions_each(struct catalogue *c, const struct version_row *rows, size_t count,
                   catalogue_version_fn *fn, void *ctx, struct err *err);
 

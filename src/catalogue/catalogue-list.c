@@ -2,9 +2,7 @@
 /*
  * Many versions: the listing, and finding the one that is meant.
  *
- * One listing of keys says what there is; then the records are read by a few threads, in chunks,
- * and handed out in order. The caller's thread reads too, so one reader means no thread at all
- * (which is how the simulator runs this). What is read ahead of the caller is bounded.
+ * One listing of keys says what there is, and its rows go to the readers while it goes on.
  */
 #include "catalogue/catalogue-internal.h"
 
@@ -12,167 +10,7 @@
 
 #include <inttypes.h>
 
-#define READERS_MAX 16u
-/* Rows that a thread takes at once: long enough that the lock does not matter. */
-#define CHUNK_ROWS 32u
-/* Chunks read ahead of the one that is handed out: with 2 KB a row, 1 MB. */
-#define CHUNKS_AHEAD 16u
-
-struct chunk {
-    bool done;
-    int error;   /* of the row behind the last good one */
-    size_t good; /* rows read */
-    struct err err;
-    struct version_info *infos; /* owned; chunk_rows of them */
-};
-
-struct reading {
-    struct catalogue *c;
-    const struct version_row *rows;
-    size_t row_count, chunk_rows, chunk_count;
-    pthread_mutex_t lock; /* guards all below */
-    pthread_cond_t changed;
-    size_t next;      /* chunk to be taken */
-    size_t delivered; /* chunks handed out: chunks below delivered + CHUNKS_AHEAD may be taken */
-    bool stop;
-    struct chunk slots[CHUNKS_AHEAD];
-};
-
-/* Takes the next chunk if there is room, waiting for room if `wait`. False: nothing to take. */
-static bool take_chunk(struct reading *g, bool wait, size_t *ret)
-{
-    WITH_LOCK(&g->lock);
-    while (wait && !g->stop && g->next < g->chunk_count && g->next >= g->delivered + CHUNKS_AHEAD)
-        pthread_cond_wait(&g->changed, &g->lock);
-    if (g->stop || g->next >= g->chunk_count || g->next >= g->delivered + CHUNKS_AHEAD)
-        return false;
-    *ret = g->next++;
-    return true;
-}
-
-static void read_chunk(struct reading *g, size_t number)
-{
-    struct chunk *chunk = &g->slots[number % CHUNKS_AHEAD];
-    size_t first = number * g->chunk_rows;
-    size_t count = g->row_count - first < g->chunk_rows ? g->row_count - first : g->chunk_rows;
-    int r = 0;
-
-    chunk->good = 0;
-    err_clear(&chunk->err);
-    if (!chunk->infos) {
-        chunk->infos = calloc(g->chunk_rows, sizeof *chunk->infos);
-        if (!chunk->infos)
-            r = err_fail(&chunk->err, -ENOMEM, "out of memory");
-    }
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        r = version_read(g->c, &g->rows[first + i], &chunk->infos[i], &chunk->err);
-        if (r == 0)
-            chunk->good++;
-    }
-    chunk->error = r;
-    WITH_LOCK(&g->lock);
-    chunk->done = true;
-    pthread_cond_broadcast(&g->changed);
-}
-
-static void *reader_main(void *ctx)
-{
-    struct reading *g = ctx;
-    size_t number;
-
-    while (take_chunk(g, true, &number))
-        read_chunk(g, number);
-    return NULL;
-}
-
-/* Until chunk `number` is read: read whatever nobody has taken yet, else wait. */
-static void await_chunk(struct reading *g, size_t number)
-{
-    for (;;) {
-        size_t mine;
-        {
-            WITH_LOCK(&g->lock);
-            if (g->slots[number % CHUNKS_AHEAD].done)
-                return;
-        }
-        if (take_chunk(g, false, &mine)) {
-            read_chunk(g, mine);
-            continue;
-        }
-        WITH_LOCK(&g->lock);
-        while (!g->slots[number % CHUNKS_AHEAD].done)
-            pthread_cond_wait(&g->changed, &g->lock);
-        return;
-    }
-}
-
-static int deliver(struct reading *g, catalogue_version_fn *fn, void *ctx, struct err *err)
-{
-    for (size_t number = 0; number < g->chunk_count; number++) {
-        struct chunk *chunk = &g->slots[number % CHUNKS_AHEAD];
-        await_chunk(g, number);
-        for (size_t i = 0; i < chunk->good; i++) {
-            int r = fn(ctx, &chunk->infos[i]);
-            if (r != 0)
-                return r;
-        }
-        if (chunk->error)
-            return err_fail(err, chunk->error, "%s", err_text(&chunk->err, chunk->error));
-        WITH_LOCK(&g->lock);
-        chunk->done = false;
-        g->delivered++;
-        pthread_cond_broadcast(&g->changed);
-    }
-    return 0;
-}
-
-int versions_each(struct catalogue *c, const struct version_row *rows, size_t count,
-                  catalogue_version_fn *fn, void *ctx, struct err *err)
-{
-    AUTO(free_ptr) struct reading *g = calloc(1, sizeof *g);
-    pthread_t threads[READERS_MAX];
-    unsigned started = 0;
-
-    if (!g)
-        return err_fail(err, -ENOMEM, "out of memory");
-    g->c = c;
-    g->rows = rows;
-    g->row_count = count;
-    g->chunk_rows = count >= 8 * CHUNK_ROWS ? CHUNK_ROWS : 1;
-    g->chunk_count = (count + g->chunk_rows - 1) / g->chunk_rows;
-    pthread_mutex_init(&g->lock, NULL);
-    pthread_cond_init(&g->changed, NULL);
-    while (started + 1 < c->readers && started + 1 < g->chunk_count && started < READERS_MAX &&
-           pthread_create(&threads[started], NULL, reader_main, g) == 0)
-        started++;
-
-    int r = deliver(g, fn, ctx, err);
-    {
-        WITH_LOCK(&g->lock);
-        g->stop = true;
-        pthread_cond_broadcast(&g->changed);
-    }
-    while (started > 0)
-        (void)pthread_join(threads[--started], NULL); /* ours, joinable: cannot fail */
-    for (size_t i = 0; i < CHUNKS_AHEAD; i++)
-        free(g->slots[i].infos);
-    pthread_cond_destroy(&g->changed);
-    pthread_mutex_destroy(&g->lock);
-    return r;
-}
-
 /* ---- the listing ---- */
-
-/* Key order is not name order: "a-b/" stands before "a/". */
-static int compare_rows(const void *a, const void *b)
-{
-    const struct version_row *x = a, *y = b;
-    int order = strcmp(x->name, y->name);
-
-    if (order != 0)
-        return order;
-    return x->version < y->version ? 1 : x->version > y->version ? -1 : 0;
-}
 
 struct filter {
     catalogue_version_fn *fn;
@@ -193,12 +31,79 @@ static int check_name(const char *name, struct err *err)
     return err_fail(err, -EINVAL, "'%s' is no name of a datastore", name);
 }
 
+/* Key order is nearly name order, but "a-b/" and "a.b/" stand before "a/". So the rows of all names
+ * that agree up to their first '-' or '.' are put in order together; they stand together in a
+ * listing, for '-', '.' and '/' are neighbours. */
+struct listing {
+    struct version_reading *reading;
+    struct version_rows v; /* of one stem */
+    int result;
+};
+
+static bool same_stem(const char *a, const char *b)
+{
+    size_t n = strcspn(a, "-.");
+
+    return strcspn(b, "-.") == n && memcmp(a, b, n) == 0;
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const struct version_row *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+
+    if (order != 0)
+        return order;
+    return x->version < y->version ? 1 : x->version > y->version ? -1 : 0;
+}
+
+static int pass_rows(struct listing *l)
+{
+    size_t count = l->v.rows.count;
+    int r = 0;
+
+    if (count > 1)
+        qsort(l->v.rows.at, count, sizeof *l->v.rows.at, compare_rows);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = version_reading_add(l->reading, &l->v.rows.at[i]);
+    l->v.rows.count = 0;
+    return r;
+}
+
+static int list_row(void *ctx, const struct store_entry *entry)
+{
+    struct listing *l = ctx;
+    struct key_parts parts;
+
+    if (entry->is_prefix || !key_parse_version(entry->key, &parts))
+        return 0;
+    const struct version_row *last = l->v.rows.count ? &l->v.rows.at[l->v.rows.count - 1] : NULL;
+    if (last && !same_stem(last->name, parts.name))
+        l->result = pass_rows(l);
+    if (l->result == 0)
+        l->result = version_rows_add(&l->v, entry, &parts);
+    return l->result ? 1 : 0;
+}
+
+static int list_rows(struct catalogue *c, const char *prefix, struct listing *l, struct err *err)
+{
+    int r = store_list(c->store, prefix, NULL, list_row, l, NULL);
+
+    if (l->result)
+        return l->result;
+    if (r < 0)
+        return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
+                        strerror(-r));
+    r = pass_rows(l);
+    return r ? r : version_reading_finish(l->reading);
+}
+
 int catalogue_list(struct catalogue *c, const char *name, catalogue_version_fn *fn, void *ctx,
                    struct err *err)
 {
-    AUTO(version_rows_release) struct version_rows v = {0};
     char prefix[CATALOGUE_KEY_MAX] = KEY_VERSIONS;
     struct filter filter = {fn, ctx};
+    struct listing l = {0};
     int r = 0;
 
     if (name) {
@@ -207,11 +112,12 @@ int catalogue_list(struct catalogue *c, const char *name, catalogue_version_fn *
             key_versions(prefix, name);
     }
     if (r == 0)
-        r = version_rows_list(c, prefix, &v, err);
-    if (r < 0 || v.rows.count == 0)
-        return r;
-    qsort(v.rows.at, v.rows.count, sizeof *v.rows.at, compare_rows);
-    return versions_each(c, v.rows.at, v.rows.count, leave_out_deleted, &filter, err);
+        r = version_reading_new(c, leave_out_deleted, &filter, err, &l.reading);
+    if (r == 0)
+        r = list_rows(c, prefix, &l, err);
+    version_reading_free(l.reading);
+    vec_release(&l.v.rows);
+    return r;
 }
 
 /* ---- resolving ---- */

@@ -62,31 +62,20 @@ void doubt_sleep(struct catalogue *c, int try_number)
     c->env->sleep_ms(c->env, (int64_t)DOUBT_DELAY_MS << try_number);
 }
 
-static int get_record_bytes(struct catalogue *c, const char *key, struct buf *b)
-{
-    uint8_t *place;
-    uint64_t length;
-    size_t got;
-
-    int r = buf_extend(b, FIRST_GET, &place);
-    if (r == 0)
-        r = store_get(c->store, key, 0, place, FIRST_GET, &got, &length);
-    if (r < 0)
-        return r;
-    if (length > FIRST_GET) {
-        b->size = 0;
-        return store_get_all(c->store, key, b);
-    }
-    b->size = got;
-    return 0;
-}
-
 int read_record(struct catalogue *c, const char *key, enum record_type type, json_t **ret,
                 struct err *err)
 {
-    AUTO(buf_release) struct buf b = BUF_INIT(CATALOGUE_RECORD_MAX);
+    AUTO(buf_release) struct buf whole = BUF_INIT(CATALOGUE_RECORD_MAX);
+    uint8_t first[FIRST_GET]; /* not from the heap: listings come here ten thousand times */
+    uint64_t length;
+    size_t got = 0;
 
-    int r = get_record_bytes(c, key, &b);
+    int r = store_get(c->store, key, 0, first, sizeof first, &got, &length);
+    struct bytes bytes = bytes_of(first, got);
+    if (r == 0 && length > sizeof first) {
+        r = store_get_all(c->store, key, &whole);
+        bytes = buf_bytes(&whole);
+    }
     if (r == -ENOENT)
         return r;
     if (r == -EFBIG)
@@ -95,7 +84,7 @@ int read_record(struct catalogue *c, const char *key, enum record_type type, jso
     if (r < 0)
         return err_fail(err, r, "cannot read %s in the store %s: %s", key, c->store->location,
                         strerror(-r));
-    return record_decode(buf_bytes(&b), key, type, ret, err);
+    return record_decode(bytes, key, type, ret, err);
 }
 
 int read_record_settled(struct catalogue *c, const char *key, enum record_type type, json_t **ret,

@@ -123,7 +123,8 @@ static void take_terms(struct record_fields *f, const char *name, uint32_t n,
     info->linked = record_flag(f, "linked");
 }
 
-static void take_ref(struct record_fields *f, const char *field, struct object_ref *ref)
+static void take_ref(struct record_fields *f, const char *field, bool has_trailer,
+                     struct object_ref *ref)
 {
     struct record_fields in = {record_member(f, field, JSON_OBJECT), f->key, f->err, f->error};
 
@@ -132,12 +133,11 @@ static void take_ref(struct record_fields *f, const char *field, struct object_r
     ref->seq = (uint32_t)record_number(&in, "seq", UINT32_MAX);
     ref->length = record_number(&in, "length", INT64_MAX);
     record_hex(&in, "digest", ref->digest.byte, sizeof ref->digest.byte);
-    ref->trailer_length = (uint32_t)record_number(&in, "trailer_length", UINT32_MAX);
-    ref->data_size = record_number(&in, "data_size", INT64_MAX);
-    ref->leaf_count = record_number(&in, "leaf_count", INT64_MAX);
-    ref->used_blocks = record_number(&in, "used_blocks", INT64_MAX);
-    ref->born = (uint32_t)record_number(&in, "born", CATALOGUE_VERSION_MAX);
-    ref->linked = record_flag(&in, "linked");
+    if (has_trailer) {
+        ref->trailer_length = (uint32_t)record_number(&in, "trailer_length", UINT32_MAX);
+        ref->data_size = record_number(&in, "data_size", INT64_MAX);
+        ref->leaf_count = record_number(&in, "leaf_count", INT64_MAX);
+    }
     f->error = in.error;
     if (!f->error && (ref->trailer_length > ref->length || ref->data_size > ref->length))
         record_bad_field(f, field, "has parts that are longer than the whole");
@@ -156,8 +156,8 @@ int version_from_outcome(const json_t *body, const char *key, const char *name, 
         info.status = VERSION_SUCCEEDED;
         info.files = record_number(&f, "files", INT64_MAX);
         info.size_bytes = record_number(&f, "size_bytes", INT64_MAX);
-        take_ref(&f, "manifest", &info.manifest);
-        take_ref(&f, "index", &info.index);
+        take_ref(&f, "manifest", false, &info.manifest);
+        take_ref(&f, "index", true, &info.index);
         info.index_size = record_number(&f, "index_size", INT64_MAX);
         info.index_head = record_number(&f, "index_head", INT64_MAX);
     } else if (strcmp(decision, "aborted") == 0) {

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reads the records of many versions by a few threads and hands them out in order.
+ *
+ * Rows come in from a listing that is still going on; they are cut into chunks, read by whoever is
+ * free (the caller's own thread too, so one reader means no thread at all, which is how the
+ * simulator runs this), and handed out on the caller's thread as soon as their turn has come. The
+ * ring of chunks bounds what is read ahead; nothing else is kept.
+ */
+#include "catalogue/catalogue-internal.h"
+
+#define READERS_MAX 16u
+/* Rows that a thread takes at once: long enough that the lock does not matter. */
+#define CHUNK_ROWS 32u
+/* The first few rows go one by one, so that a short listing is read in parallel too. */
+#define SINGLE_ROWS 8u
+/* Chunks in the ring: with 2 KB a row, 1 MB. */
+#define CHUNKS 16u
+
+struct chunk {
+    struct version_row rows[CHUNK_ROWS];
+    size_t row_count;
+    struct version_info *infos; /* owned; CHUNK_ROWS of them */
+    size_t good;                /* of them are read */
+    int error;                  /* of the row behind */
+    struct err err;
+    bool done; /* under lock */
+};
+
+struct version_reading {
+    struct catalogue *c;
+    catalogue_version_fn *fn;
+    void *ctx;
+    struct err *err;
+    pthread_t threads[READERS_MAX];
+    unsigned started;
+    pthread_mutex_t lock; /* guards all below, and `done` */
+    pthread_cond_t changed;
+    size_t submitted, taken, delivered; /* chunk numbers; the slot is number % CHUNKS */
+    bool stop;
+    struct chunk slots[CHUNKS]; /* a chunk belongs to who fills, has taken, or delivers it */
+};
+
+int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, struct err *err,
+                        struct version_reading **ret)
+{
+    struct version_reading *g = calloc(1, sizeof *g);
+
+    if (!g)
+        return err_fail(err, -ENOMEM, "out of memory");
+    g->c = c;
+    g->fn = fn;
+    g->ctx = ctx;
+    g->err = err;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->changed, NULL);
+    *ret = g;
+    return 0;
+}
+
+void version_reading_free(struct version_reading *g)
+{
+    if (!g)
+        return;
+    {
+        WITH_LOCK(&g->lock);
+        g->stop = true;
+        pthread_cond_broadcast(&g->changed);
+    }
+    while (g->started > 0)
+        (void)pthread_join(g->threads[--g->started], NULL); /* ours, joinable: cannot fail */
+    for (size_t i = 0; i < CHUNKS; i++)
+        free(g->slots[i].infos);
+    pthread_cond_destroy(&g->changed);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+static void read_chunk(struct version_reading *g, struct chunk *chunk)
+{
+    int r = 0;
+
+    chunk->good = 0;
+    err_clear(&chunk->err);
+    if (!chunk->infos) {
+        chunk->infos = calloc(CHUNK_ROWS, sizeof *chunk->infos);
+        if (!chunk->infos)
+            r = err_fail(&chunk->err, -ENOMEM, "out of memory");
+    }
+    for (size_t i = 0; r == 0 && i < chunk->row_count; i++) {
+        r = version_read(g->c, &chunk->rows[i], &chunk->infos[i], &chunk->err);
+        if (r == 0)
+            chunk->good++;
+    }
+    chunk->error = r;
+    WITH_LOCK(&g->lock);
+    chunk->done = true;
+    pthread_cond_broadcast(&g->changed);
+}
+
+/* The next chunk that nobody has taken. NULL: none; with `wait`, only when it is over. */
+static struct chunk *take_chunk(struct version_reading *g, bool wait)
+{
+    WITH_LOCK(&g->lock);
+    while (wait && !g->stop && g->taken == g->submitted)
+        pthread_cond_wait(&g->changed, &g->lock);
+    if (g->stop || g->taken == g->submitted)
+        return NULL;
+    return &g->slots[g->taken++ % CHUNKS];
+}
+
+static void *reader_main(void *ctx)
+{
+    struct version_reading *g = ctx;
+
+    for (struct chunk *chunk; (chunk = take_chunk(g, true));)
+        read_chunk(g, chunk);
+    return NULL;
+}
+
+static bool is_done(struct version_reading *g, const struct chunk *chunk)
+{
+    WITH_LOCK(&g->lock);
+    return chunk->done;
+}
+
+/* Hand out the oldest chunk. It is there; until it is read, read whatever nobody has taken yet. */
+static int deliver(struct version_reading *g)
+{
+    struct chunk *chunk = &g->slots[g->delivered % CHUNKS], *mine;
+
+    while (!is_done(g, chunk) && (mine = take_chunk(g, false)))
+        read_chunk(g, mine);
+    {
+        WITH_LOCK(&g->lock);
+        while (!chunk->done)
+            pthread_cond_wait(&g->changed, &g->lock);
+        chunk->done = false;
+    }
+    g->delivered++; /* only this thread uses it */
+    for (size_t i = 0; i < chunk->good; i++) {
+        int r = g->fn(g->ctx, &chunk->infos[i]);
+        if (r != 0)
+            return r;
+    }
+    size_t count = chunk->row_count;
+    chunk->row_count = 0;
+    if (chunk->good < count)
+        return err_fail(g->err, chunk->error, "%s", err_text(&chunk->err, chunk->error));
+    return 0;
+}
+
+/* Give the chunk that was filled to the readers, and hand out what is ready. */
+static int submit(struct version_reading *g)
+{
+    {
+        WITH_LOCK(&g->lock);
+        g->submitted++;
+        pthread_cond_signal(&g->changed);
+    }
+    if (g->started + 1 < g->c->readers && g->started < READERS_MAX && g->submitted > 1 &&
+        pthread_create(&g->threads[g->started], NULL, reader_main, g) == 0)
+        g->started++;
+    while (g->delivered < g->submitted) {
+        bool full = g->submitted - g->delivered == CHUNKS;
+        if (!full && !is_done(g, &g->slots[g->delivered % CHUNKS]))
+            break;
+        int r = deliver(g);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+int version_reading_add(struct version_reading *g, const struct version_row *row)
+{
+    struct chunk *chunk = &g->slots[g->submitted % CHUNKS];
+    size_t full = g->submitted < SINGLE_ROWS ? 1 : CHUNK_ROWS;
+
+    chunk->rows[chunk->row_count++] = *row;
+    return chunk->row_count < full ? 0 : submit(g);
+}
+
+int version_reading_finish(struct version_reading *g)
+{
+    int r = g->slots[g->submitted % CHUNKS].row_count ? submit(g) : 0;
+
+    while (r == 0 && g->delivered < g->submitted)
+        r = deliver(g);
+    return r;
+}
+
+int versions_each(struct catalogue *c, const struct version_row *rows, size_t count,
+                  catalogue_version_fn *fn, void *ctx, struct err *err)
+{
+    struct version_reading *g = NULL;
+    int r = version_reading_new(c, fn, ctx, err, &g);
+
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = version_reading_add(g, &rows[i]);
+    if (r == 0)
+        r = version_reading_finish(g);
+    version_reading_free(g);
+    return r;
+}
