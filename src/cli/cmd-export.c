@@ -327,7 +327,7 @@ static int export_item(struct export *x, const struct walk_item *item)
         return leave(x, item);
     if (item->inode.type == INDEX_DIRECTORY)
         return enter(x, item);
-    x->progress.files++;
+    x->progress.files += item->inode.type == INDEX_FILE && !first;
     if (first && link_to(x, first, item->name))
         return 0;
     if (item->inode.type == INDEX_SYMLINK)

@@ -122,7 +122,6 @@ int cmd_resume(struct cli *cli, const struct args *args)
 static void give_up(struct cli *cli, const struct publish_pending *p)
 {
     AUTO(opened_release) struct opened o = {0};
-    AUTO(upload_free) struct upload *upload = NULL;
     struct err err = ERR_INIT;
 
     choose_store_of(cli, p);
@@ -130,10 +129,9 @@ static void give_up(struct cli *cli, const struct publish_pending *p)
     if (r == 0 && strcmp(catalogue_store_id(o.catalogue), p->store_id) != 0)
         return;
     if (r == 0)
-        r = upload_resume(o.catalogue, p->name, p->version, &p->session, &upload, &err);
-    if (r == 0)
-        r = upload_abort(upload, "given up: its local state was cleared", &err);
-    if (r < 0 && r != -ESTALE && r != -EEXIST)
+        r = catalogue_abort(o.catalogue, p->name, p->version,
+                            "given up: its local state was cleared", &err);
+    if (r < 0 && r != -EEXIST) /* it has committed: all the better */
         say("%s could not be told that %s:%u is given up: %s", p->store, p->name, p->version,
             err_text(&err, r));
 }
