@@ -299,7 +299,7 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err)
         return err_fail(err, -errno, "cannot read %s: %s", dir, strerror(errno));
     struct dirent *e;
     while (c == 0 && (e = readdir(d)) != NULL && live.count < RECORD_COUNT_MAX) {
-        struct attach_record r;
+        struct attach_record r = {.server = 0};
         if (e->d_name[0] == '.' || record_read(dirfd(d), e->d_name, &r) < 0)
             continue; /* not one of ours, or just vanished */
         if (is_alive(&r))

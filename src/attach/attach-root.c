@@ -233,15 +233,16 @@ static int set_root(const char *stage)
 
 static int take_place(const char *anchor, const char *stage, struct err *err)
 {
-    int c = 0;
+    int c = mount(NULL, stage, NULL, MS_PRIVATE, NULL);
 
-    if (mount(NULL, stage, NULL, MS_PRIVATE, NULL) < 0 ||
-        mount(NULL, stage, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+    if (c == 0)
+        c = mount(NULL, stage, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL);
+    if (c == 0 && anchor[0])
+        c = mount(stage, anchor, NULL, MS_MOVE, NULL);
+    if (c < 0)
         c = -errno;
     else if (!anchor[0])
         c = set_root(stage);
-    else if (mount(stage, anchor, NULL, MS_MOVE, NULL) < 0)
-        c = -errno;
     return c < 0 ? err_fail(err, c, "cannot put a new directory in the place of %s: %s",
                             anchor[0] ? anchor : "/", strerror(-c))
                  : 0;

@@ -7,7 +7,7 @@
  * A server ends by itself: the kernel tells it when its mount is gone. Only a mount that stands in
  * view of others has to be taken away, and a thread waits for the moment: until the caller lets go
  * of the socket (the command was started: the private mount is bound elsewhere by then), or until a
- * process ends.
+ * process ends, or until SIGTERM (a machine that shuts down).
  */
 #include "attach/attach-internal.h"
 
@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -43,6 +44,7 @@ struct server {
     int talk_fd;
     int life_fd;  /* open as long as we live */
     int until_fd; /* ATTACH_UNTIL: the process */
+    int term_fd;  /* gives SIGTERMs; -1: they just end us */
     enum attach_kind kind;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -149,22 +151,56 @@ static void take_away(struct server *s)
         log_warning("%s", err_text(&err, c));
 }
 
+/* From now on SIGTERM is read from a descriptor: it takes the mount away, and whoever still stands
+ * in it is served to the end. */
+static int catch_sigterm(void)
+{
+    sigset_t set;
+
+    (void)sigemptyset(&set); /* valid arguments, all of them */
+    (void)sigaddset(&set, SIGTERM);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+/* The second one ends the process, whoever is served. */
+static void wait_for_another(int term_fd)
+{
+    struct signalfd_siginfo info;
+    struct pollfd p = {.fd = term_fd, .events = POLLIN};
+    sigset_t set;
+
+    if (poll(&p, 1, 0) > 0)
+        (void)!read(term_fd, &info, sizeof info); /* the first one has done its work */
+    (void)sigemptyset(&set);                      /* valid arguments, all of them */
+    (void)sigaddset(&set, SIGTERM);
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    for (;;)
+        (void)pause();
+}
+
 /* The thread that unmounts. */
 static void *wait_and_unmount(void *arg)
 {
     struct server *s = arg;
-    struct pollfd p = {.fd = s->kind == ATTACH_UNTIL ? s->until_fd : s->talk_fd, .events = POLLIN};
+    struct pollfd p[2] = {{.fd = -1, .events = POLLIN}, {.fd = s->term_fd, .events = POLLIN}};
 
-    while (poll(&p, 1, -1) < 0 && errno == EINTR)
+    if (s->kind != ATTACH_VISIBLE)
+        p[0].fd = s->kind == ATTACH_UNTIL ? s->until_fd : s->talk_fd;
+    while (poll(p, 2, -1) < 0 && errno == EINTR)
         continue;
-    WITH_LOCK(&s->lock);
-    while (!s->answered)
-        (void)pthread_cond_wait(&s->changed, &s->lock); /* fails for no valid condition */
-    if (s->mounted)
-        take_away(s);
-    s->mounted = false;
+    {
+        WITH_LOCK(&s->lock);
+        while (!s->answered)
+            (void)pthread_cond_wait(&s->changed, &s->lock); /* fails for no valid condition */
+        if (s->mounted)
+            take_away(s);
+        s->mounted = false;
+    }
     if (s->kind == ATTACH_PRIVATE && rmdir(s->place) < 0 && errno != ENOENT)
         log_warning("cannot remove %s: %s", s->place, strerror(errno));
+    if (s->term_fd >= 0)
+        wait_for_another(s->term_fd);
     return NULL;
 }
 
@@ -201,11 +237,11 @@ static void server_ready(void *ctx, int code, const char *sentence)
 static int server_serve(struct server *s, int fd)
 {
     pthread_t thread;
-    bool watch = s->kind == ATTACH_PRIVATE || s->kind == ATTACH_UNTIL;
     int control_fd = s->kind == ATTACH_UNTIL ? -1 : fd;
 
     s->until_fd = s->kind == ATTACH_UNTIL ? fd : -1;
-    if (watch && pthread_create(&thread, NULL, wait_and_unmount, s) != 0) {
+    s->term_fd = s->kind == ATTACH_VISIBLE || s->kind == ATTACH_UNTIL ? catch_sigterm() : -1;
+    if (s->kind != ATTACH_NAMESPACE && pthread_create(&thread, NULL, wait_and_unmount, s) != 0) {
         server_ready(s, -EAGAIN, "cannot start a thread");
         return 1;
     }

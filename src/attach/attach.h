@@ -47,7 +47,7 @@ struct attach_record {
  * ready(ready_ctx, -errno, sentence) on failure; then serve until the mount is gone. Gives the exit
  * code. In the server process descriptors that the program itself opened (close-on-exec) are still
  * open, those it inherited are closed, the log (base/log.h) and descriptor 2 lead to the log file,
- * the directory is "/", and SIGTERM has its default action. */
+ * the directory is "/", and SIGTERM is taken care of. */
 typedef void attach_ready_fn(void *ready_ctx, int code, const char *sentence);
 typedef int attach_serve_fn(void *ctx, const char *mountpoint, int control_fd,
                             attach_ready_fn *ready, void *ready_ctx);

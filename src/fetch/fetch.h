@@ -20,7 +20,7 @@
 
 struct fetch;
 
-/* `store` is borrowed. `memory_bytes` bounds everything that is cached. */
+/* `store` is borrowed. `memory_bytes` bounds all that is cached or being read; 32 MiB at least. */
 int fetch_new(struct store *store, uint64_t memory_bytes, struct fetch **ret);
 void fetch_free(struct fetch *f); /* after all its objects */
 AUTO_FREE_FUNC(struct fetch, fetch_free);

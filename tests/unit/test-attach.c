@@ -669,6 +669,12 @@ static void test_background(void **state)
     assert_int_equal(act(who, ACT_UNMOUNT, target, &err), 0);
     assert_int_equal(live_server(who), 0);
 
+    /* A server that is asked to end takes its mount along. */
+    assert_int_equal(act(who, ACT_MOUNT, target, &err), 0);
+    assert_int_equal(kill(live_server(who), SIGTERM), 0);
+    await_no_server(who);
+    assert_int_equal(act(who, ACT_UNMOUNT, target, &err), -EINVAL);
+
     /* A dead server's mount goes away with the next look. */
     assert_int_equal(act(who, ACT_MOUNT, target, &err), 0);
     pid_t server = live_server(who);

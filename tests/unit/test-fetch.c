@@ -90,7 +90,7 @@ static void build_world(struct world *w, enum pack_kind kind, uint64_t count, le
     world_open(w, false);
 }
 
-static uint64_t gets(struct world *w)
+static uint64_t get_count(struct world *w)
 {
     struct store_counts c;
 
@@ -231,16 +231,16 @@ static void test_gets(void **state)
     /* A small pack's trailer and table come together, then the leaf; then nothing. */
     build_world(&w, PACK_KIND_DATA, 250, length_mixed, true);
     check_read(&w, w.starts[200], 10, 200);
-    assert_int_equal(gets(&w), 2);
+    assert_int_equal(get_count(&w), 2);
     check_read(&w, w.starts[200] + 10, 10, FETCH_NO_HINT);
     check_read(&w, w.starts[200], w.lengths[200], 200);
-    assert_int_equal(gets(&w), 2);
+    assert_int_equal(get_count(&w), 2);
     world_release(&w);
 
     /* A long read is one get for each MiB. */
     build_world(&w, PACK_KIND_DATA, 64, length_full, false);
     check_read(&w, 0, 4u << 20, 0);
-    assert_int_equal(gets(&w), 1 + 4);
+    assert_int_equal(get_count(&w), 1 + 4);
     struct fetch_stats s;
     fetch_stats(w.fetch, &s);
     assert_int_equal(s.misses, 64);
@@ -423,7 +423,7 @@ static void test_coalescing(void **state)
     world_close(&w);
     world_open(&w, true);
     run_threads(&w, read_one_leaf, readers);
-    assert_int_equal(gets(&w), 2);
+    assert_int_equal(get_count(&w), 2);
     world_release(&w);
 }
 
