@@ -13,11 +13,9 @@
 #include "base/file.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -140,17 +138,29 @@ static int note_first(struct export *x, uint64_t nid, const char *path)
     return 0;
 }
 
-/* Open a name of the copy without following any link. */
+/* Open a name of the copy without following any link: one component after the other, since the
+ * whole may be longer than the kernel takes. */
 static int open_beneath(int root_fd, const char *path)
 {
-    struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    AUTO(close_fd) int fd = fcntl(root_fd, F_DUPFD_CLOEXEC, 0);
+    char name[INDEX_NAME_MAX + 1];
 
-    return (int)syscall(SYS_openat2, root_fd, path, &how, sizeof how);
+    while (fd >= 0 && *path) {
+        size_t n = strcspn(path, "/");
+        if (n >= sizeof name)
+            return -1;
+        memcpy(name, path, n);
+        name[n] = '\0';
+        path += n + (path[n] == '/');
+        int next = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        (void)close(fd);
+        fd = next;
+    }
+    return take_fd(&fd);
 }
 
-/* A second name of what stands at `first`. Fails where that has become unreachable (a path longer
- * than the kernel takes): then the caller makes a copy. */
+/* A second name of what stands at `first`. Where that fails (a file system without links, more of
+ * them than it allows) the caller makes a copy. */
 static bool link_to(struct export *x, const char *first, const char *name)
 {
     char proc[64];
