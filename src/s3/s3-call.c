@@ -374,9 +374,9 @@ static void read_answer(struct s3_call *c)
     c->s3->answered = true;
     note_clock(c);
     /* Completing an upload, and some copies, say 200 and then change their mind in the body. */
-    if (suspicious && c->answer_body.size && !s3_xml_error(buf_bytes(&c->answer_body), &c->answer))
-        c->answer = (struct s3_answer){.code = ""};
-    else if (r->status / 100 == 2 && c->root && !s3_xml_is(buf_bytes(&c->answer_body), c->root))
+    struct bytes body = buf_bytes(&c->answer_body);
+    bool is_error = suspicious && body.size && s3_xml_error(body, &c->answer);
+    if (!is_error && r->status / 100 == 2 && c->root && !s3_xml_is(body, c->root))
         c->complaint = "its body is cut short, or not what was asked for";
     if (!c->answer.request_id[0] &&
         !http_response_header(r, "x-amz-request-id", c->answer.request_id,

@@ -307,15 +307,17 @@ static int complete(struct s3_upload *u, bool if_absent, struct err *reason)
  * against a race, but keys of uploads are their writer's own. */
 static int check_absent(struct s3_upload *u, struct err *reason)
 {
-    struct s3_object there;
+    AUTO(s3_call_free) struct s3_call *c = NULL;
     struct err err = ERR_INIT;
-    int r = s3_head(u->s3, u->bucket, u->key, &there, &err);
 
+    int r = s3_call_new(u->s3, "HEAD", "s3:GetObject", u->bucket, u->key, &c);
+    if (r == 0)
+        r = s3_call_run(c, &err);
     if (r == -ENOENT)
         return 0;
     if (r == -EACCES)
         return 0; /* who may write need not be allowed to read: the condition must do */
-    return r < 0 ? err_fail(reason, r, "%s", err.text)
+    return r < 0 ? err_fail(reason, r, "%s", err_text(&err, r))
                  : err_fail(reason, -EEXIST, "cannot write s3://%s/%s: it exists already",
                             u->bucket, u->key);
 }
