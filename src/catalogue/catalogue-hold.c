@@ -177,9 +177,11 @@ static int write_lease(struct hold *h, const struct job_list *jobs, int64_t *ret
     int r = draft_make(h->c, RECORD_LEASE, lease_body(h, seq, jobs), &d, err);
     if (r == 0)
         r = put_record(h->c, key, RECORD_LEASE, &d, NULL, err);
-    if (r == -EEXIST)
+    if (r == -EEXIST) {
+        h->oldest_seq = h->next_seq; /* the leases are the other's now: nothing here to remove */
         return err_fail(err, r, "another process holds version %" PRIu32 " of '%s' by this lease",
                         h->version, h->name);
+    }
     if (r < 0)
         return r;
     r = look_for_deletion(h, jobs, err);
@@ -325,7 +327,7 @@ int hold_join(struct hold *h, const struct hold_job *job, uint64_t *ret_id)
     if (h->state == HOLD_LOST)
         return -ESTALE;
     if (h->state == HOLD_DOUBTFUL) {
-        h->changed = true; /* the next tick asks at once */
+        h->due_ms = boot_ms(h); /* the next tick asks at once */
         return -EAGAIN;
     }
     h->changed = true;

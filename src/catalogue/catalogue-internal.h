@@ -377,6 +377,9 @@ static inline void auto_survey_release(struct survey *s)
 int survey_take(struct survey *s, struct catalogue *c, struct err *err);
 /* The versions again: what new ones name is added. What was named before stays so. */
 int survey_again(struct survey *s, struct err *err);
+/* The place of the first name at or behind it. */
+size_t survey_find(const struct survey *s, char letter, const struct session_id *session,
+                   uint32_t seq);
 bool survey_names(const struct survey *s, char letter, const struct session_id *session,
                   uint32_t seq);
 /* NULL: no allocation names this session. */
@@ -384,6 +387,35 @@ const struct survey_version *survey_session(const struct survey *s, const struct
 /* Objects, none of them named, of uploads that are decided. */
 int survey_candidates(const struct survey *s, size_t max_ranges, json_t *ret_ranges,
                       uint64_t *ret_objects, uint64_t *ret_bytes, struct err *err);
+
+/* ---- collection: catalogue-collect.c, catalogue-sweep.c -----------------------------------------
+ */
+
+struct collect_round {
+    uint64_t number;
+    bool condemned, awaited, swept, ended;
+};
+
+struct collection {
+    struct catalogue *c;
+    const struct collect_options *options;
+    struct collect_report report;
+    struct survey survey;
+    struct collect_round round;
+    uint64_t last_ended; /* 0: none */
+    VEC(struct condemned_range) list;
+    struct err *err;
+    int error;
+};
+
+/* Write a record of the round ("g/<rev>/<leaf>"; `body` is stolen), or accept the one that somebody
+ * else has written. */
+int round_write(struct collection *g, char leaf, enum record_type type, json_t *body);
+int round_read(struct collection *g, char leaf, enum record_type type, json_t **ret);
+/* Read all versions again and write the sweep list. */
+int round_write_sweep(struct collection *g);
+/* Remove what the sweep list names, until a listing shows none of it. */
+int round_sweep(struct collection *g);
 
 /* ---- collection: catalogue-tidy.c ---------------------------------------------------------------
  */

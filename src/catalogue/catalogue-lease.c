@@ -222,8 +222,8 @@ static int take_delete_key(void *ctx, const struct store_entry *entry)
 
     if (!key_parse_version(entry->key, &parts) ||
         (parts.leaf != KEY_LEAF_DELETE_INTENT && parts.leaf != KEY_LEAF_DELETE_RESULT)) {
-        l->error = err_fail(l->err, -EPROTO, "%s is no delete round that this program knows",
-                            entry->key);
+        l->error =
+            err_fail(l->err, -EPROTO, "%s is no delete round that this program knows", entry->key);
         return 1;
     }
     if (d->rows.count == 0 || d->rows.at[d->rows.count - 1].round != parts.delete_round) {

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 
 /* The inode of the first pid namespace of every kernel (PROC_PID_INIT_INO). */
-#define FIRST_PID_NS UINT64_C(0xEFFFFFFC)
+#define FIRST_PID_NS  UINT64_C(0xEFFFFFFC)
 #define PROC_STAT_MAX 4096u
 
 /* One word of a small file. */

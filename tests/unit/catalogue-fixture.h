@@ -23,16 +23,16 @@ struct world {
     char root[64]; /* of the directory store; empty for memory */
 };
 
-static void no_sleep(struct env *env, int64_t ms)
+static inline void no_sleep(struct env *env, int64_t ms)
 {
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+static inline int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
     return remove(path);
 }
 
-static struct world world_open(bool directory)
+static inline struct world world_open(bool directory)
 {
     struct world w = {.env = *env_real()};
     struct err err = ERR_INIT;
@@ -48,7 +48,7 @@ static struct world world_open(bool directory)
     return w;
 }
 
-static int setup(void **state, bool directory)
+static inline int setup(void **state, bool directory)
 {
     struct world *w = calloc(1, sizeof *w);
 
@@ -59,17 +59,17 @@ static int setup(void **state, bool directory)
     return 0;
 }
 
-static int setup_memory(void **state)
+static inline int setup_memory(void **state)
 {
     return setup(state, false);
 }
 
-static int setup_directory(void **state)
+static inline int setup_directory(void **state)
 {
     return setup(state, true);
 }
 
-static int teardown(void **state)
+static inline int teardown(void **state)
 {
     struct world *w = *state;
 
@@ -90,7 +90,7 @@ static int teardown(void **state)
 static const struct upload_terms terms_of_cats = {
     .name = "cats", .owner = "ann", .host = "node7", .source = "/data/cats"};
 
-static struct object_ref some_ref(const struct session_id *session, uint32_t seq, uint32_t born)
+static inline struct object_ref some_ref(const struct session_id *session, uint32_t seq, uint32_t born)
 {
     return (struct object_ref){.session = *session,
                                .seq = seq,
@@ -102,7 +102,7 @@ static struct object_ref some_ref(const struct session_id *session, uint32_t seq
                                .born = born};
 }
 
-static int put_object(struct store *s, char letter, const struct object_ref *ref)
+static inline int put_object(struct store *s, char letter, const struct object_ref *ref)
 {
     static const uint8_t zeros[PACK_LENGTH];
     char key[OBJECT_KEY_MAX];
@@ -112,7 +112,7 @@ static int put_object(struct store *s, char letter, const struct object_ref *ref
 }
 
 /* A manifest of one pack and an index of `u`, both put into `s`. */
-static int put_objects(struct store *s, struct upload *u, struct manifest *ret)
+static inline int put_objects(struct store *s, struct upload *u, struct manifest *ret)
 {
     const struct session_id *session = upload_session(u);
     struct manifest m = {.files = 3, .size_bytes = 300, .index_size = 500, .index_head = 100};
@@ -136,7 +136,7 @@ static int put_objects(struct store *s, struct upload *u, struct manifest *ret)
 }
 
 /* Begin, put, commit. `u` may be NULL. */
-static int publish(struct catalogue *c, struct store *objects, const char *name,
+static inline int publish(struct catalogue *c, struct store *objects, const char *name,
                    struct version_info *ret, struct err *err)
 {
     AUTO(upload_free) struct upload *u = NULL;
@@ -151,7 +151,7 @@ static int publish(struct catalogue *c, struct store *objects, const char *name,
 }
 
 /* Write any record at any key, as another program would. */
-static void put_raw_record(struct world *w, const char *key, enum record_type type, json_t *body)
+static inline void put_raw_record(struct world *w, const char *key, enum record_type type, json_t *body)
 {
     AUTO(draft_release) struct draft d = {0};
 
@@ -160,7 +160,7 @@ static void put_raw_record(struct world *w, const char *key, enum record_type ty
 }
 
 /* Put other bytes in the place of an object. */
-static void replace(struct world *w, const char *key, struct bytes bytes)
+static inline void replace(struct world *w, const char *key, struct bytes bytes)
 {
     assert_int_equal(store_remove(w->store, key), 0);
     assert_int_equal(store_put_if_absent(w->store, key, bytes), 0);
