@@ -11,8 +11,7 @@
 
 #include <jansson.h>
 
-/* ---- records: catalogue-record.c ----------------------------------------------------------------
- */
+/* ---- records: catalogue-record.c ---- */
 
 enum record_type {
     RECORD_FORMAT,
@@ -77,8 +76,7 @@ struct nonce record_nonce(const json_t *body);
  * ends in "...". `size` is that of `out`, at least 4. */
 void text_copy(char *out, size_t size, const char *in);
 
-/* ---- keys: catalogue-key.c
- * ------------------------------------------------------------------------ */
+/* ---- keys: catalogue-key.c ---- */
 
 #define CATALOGUE_KEY_MAX 160
 #define KEY_REVERSE       UINT64_C(9999999999)
@@ -143,8 +141,7 @@ void key_round(char key[static CATALOGUE_KEY_MAX], uint64_t round, char leaf);
 /* Leaves: c, s, w, e. */
 bool key_parse_round(const char *key, uint64_t *ret_round, char *ret_leaf);
 
-/* ---- reading and writing records: catalogue-put.c
- * ------------------------------------------------- */
+/* ---- reading and writing records: catalogue-put.c ---- */
 
 struct catalogue {
     struct store *store; /* borrowed */
@@ -194,8 +191,7 @@ bool is_doubt(int code);
 int64_t catalogue_now_ms(struct catalogue *c);
 void doubt_sleep(struct catalogue *c, int try_number);
 
-/* ---- versions: catalogue-version.c
- * ------------------------------------------------------------------ */
+/* ---- versions: catalogue-version.c ---- */
 
 /* What a listing shows of one version. */
 struct version_row {
@@ -230,8 +226,7 @@ int version_from_outcome(const json_t *body, const char *key, const char *name, 
 int version_read(struct catalogue *c, const struct version_row *row, struct version_info *ret,
                  struct err *err);
 
-/* ---- many versions: catalogue-read.c
- * ----------------------------------------------------------------- */
+/* ---- many versions: catalogue-read.c ---- */
 
 /* Reads the records of the rows that are added, and calls `fn` with each, in order, on the caller's
  * thread, from version_reading_add() and version_reading_finish(). What fn, or a failed read, gives
@@ -243,8 +238,7 @@ int version_reading_add(struct version_reading *g, const struct version_row *row
 int version_reading_finish(struct version_reading *g);
 void version_reading_free(struct version_reading *g); /* NULL is fine */
 
-/* ---- uploads: catalogue-upload.c, catalogue-commit.c
- * ------------------------------------------------- */
+/* ---- uploads: catalogue-upload.c, catalogue-commit.c ---- */
 
 /* Objects "<letter>/<session>/<first>-<last>" that an unfinished round may remove. */
 struct condemned_range {
@@ -280,8 +274,7 @@ int versions_each(struct catalogue *c, const struct version_row *rows, size_t co
 bool range_parse(const char *text, struct condemned_range *ret);
 int range_compare(const void *a, const void *b); /* by letter, session, first */
 
-/* ---- leases and delete rounds: catalogue-lease.c ------------------------------------------------
- */
+/* ---- leases and delete rounds: catalogue-lease.c ---- */
 
 struct holders {
     VEC(struct holder) rows;
@@ -340,8 +333,7 @@ int delete_result_write(struct catalogue *c, const char *name, uint32_t n, uint3
 json_t *holder_body(const struct holder *h);
 struct hold_times hold_times_or_default(const struct hold_times *t);
 
-/* ---- what a collector sees: catalogue-survey.c --------------------------------------------------
- */
+/* ---- what a collector sees: catalogue-survey.c ---- */
 
 /* An object that a version names, or that is in the store. */
 struct survey_object {
@@ -388,8 +380,7 @@ const struct survey_version *survey_session(const struct survey *s, const struct
 int survey_candidates(const struct survey *s, size_t max_ranges, json_t *ret_ranges,
                       uint64_t *ret_objects, uint64_t *ret_bytes, struct err *err);
 
-/* ---- collection: catalogue-collect.c, catalogue-sweep.c -----------------------------------------
- */
+/* ---- collection: catalogue-collect.c, catalogue-sweep.c ---- */
 
 struct collect_round {
     uint64_t number;
@@ -417,8 +408,7 @@ int round_write_sweep(struct collection *g);
 /* Remove what the sweep list names, until a listing shows none of it. */
 int round_sweep(struct collection *g);
 
-/* ---- collection: catalogue-tidy.c ---------------------------------------------------------------
- */
+/* ---- collection: catalogue-tidy.c ---- */
 
 /* Behind a round: records of sessions without objects (I12), and stray leases. */
 int collect_tidy(struct catalogue *c, const struct survey *s, const struct collect_options *options,

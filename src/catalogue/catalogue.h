@@ -57,8 +57,7 @@ struct store *catalogue_store(const struct catalogue *c);
 /* 32 hex digits, fixed when the store was first written to. */
 const char *catalogue_store_id(const struct catalogue *c);
 
-/* ---- versions
- * ------------------------------------------------------------------------------------ */
+/* ---- versions ---- */
 
 enum version_status {
     VERSION_PROCESSING, /* allocated; data on its way */
@@ -110,8 +109,7 @@ int catalogue_owner(struct catalogue *c, const char *name, char ret_owner[static
 int catalogue_manifest(struct catalogue *c, const struct version_info *info, struct manifest *ret,
                        struct err *err);
 
-/* ---- uploads
- * --------------------------------------------------------------------------------------- */
+/* ---- uploads ---- */
 
 struct upload_terms {
     const char *name;
