@@ -278,7 +278,7 @@ static int set_xattrs(struct publish *p, struct err *err)
         qsort(p->xattrs.at, n, sizeof *p->xattrs.at, xattrs_compare);
     for (size_t i = 0; r == 0 && i < n; i++) {
         const struct publish_xattrs *x = &p->xattrs.at[i];
-        if (i + 1 == n || x[1].node != x->node)
+        if (x->size > 0 && (i + 1 == n || x[1].node != x->node))
             r = tree_set_xattrs(p->tree, x->node, bytes_of(x->data, x->size));
     }
     return r < 0 ? err_fail(err, r, "cannot keep extended attributes: %s", strerror(-r)) : 0;

@@ -122,7 +122,7 @@ int publish_load_base(struct publish *p, struct err *err);
 int publish_adopt_left(struct publish *p, struct err *err);
 int publish_map_known(struct publish *p);
 /* After the walk, if anything is new: many small packs are gathered into few. */
-void publish_settle_reuse(struct publish *p);
+int publish_settle_reuse(struct publish *p);
 /* After the upload has begun: what was read before has to be so still. */
 int publish_recheck_reuse(struct publish *p, struct err *err);
 

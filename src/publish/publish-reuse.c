@@ -18,10 +18,13 @@
  * so many of its data is used. docs/publish.md has the figures. */
 #define WORN_AGE   8u
 #define WORN_SHARE 3u
-/* Small packs are gathered when there are this many per cent more packs than a publish from nothing
- * would make, and at least so many. */
-#define GATHER_PERCENT 75u
-#define GATHER_LEAST   8u
+/* Little used packs are gathered when there would be twice as many packs as the live bytes need,
+ * but not for fewer than this; then some more than need be, so that not each version does it anew;
+ * and none of which three quarters of a pack's size are used. */
+#define GATHER_LEAST       32u
+#define GATHER_SLACK_LEAST 2u
+#define GATHER_SLACK_SHARE 8u /* of the packs that the live bytes need */
+#define GATHER_SHARE       4u
 
 /* ---- table ------------------------------------------------------------------------------------
  */
@@ -319,28 +322,69 @@ static void read_again(struct publish *p)
     }
 }
 
-static bool is_small(const struct publish *p, const struct publish_pack *pack)
+/* ---- gathering --------------------------------------------------------------------------------
+ */
+
+static uint64_t used_bytes(const struct publish *p, uint16_t pack)
 {
-    return pack->state == PACK_USABLE && !pack->of_session &&
-           pack->ref.used_blocks * PACK_BLOCK < p->pack_target / 2;
+    return p->packs.at[pack].ref.used_blocks * PACK_BLOCK;
 }
 
-void publish_settle_reuse(struct publish *p)
+static int used_compare(const void *a, const void *b, void *ctx)
 {
-    uint64_t ideal = p->base_used / p->pack_target + 1, usable = 0, small = 0;
+    const struct publish *p = ctx;
+    uint64_t x = used_bytes(p, *(const uint16_t *)a), y = used_bytes(p, *(const uint16_t *)b);
 
-    for (size_t i = 0; i < p->packs.count; i++) {
-        usable += p->packs.at[i].state == PACK_USABLE;
-        small += is_small(p, &p->packs.at[i]);
+    return x < y ? -1 : x > y;
+}
+
+static uint64_t packs_of(const struct publish *p, uint64_t bytes)
+{
+    return bytes / p->pack_target + (bytes % p->pack_target != 0);
+}
+
+/* How many of the least used packs to store anew, together with what is new, so that there are
+ * `too_many` fewer. Merging packs that are mostly used costs more than it gives. */
+static size_t choose_gathered(const struct publish *p, const uint16_t *by_use, size_t count,
+                              uint64_t too_many)
+{
+    uint64_t bytes = p->pending_bytes;
+
+    for (size_t i = 0; i < count; i++) {
+        if (used_bytes(p, by_use[i]) > p->pack_target / GATHER_SHARE * (GATHER_SHARE - 1))
+            return i > 1 ? i : 0;
+        bytes += used_bytes(p, by_use[i]);
+        if (i + 1 + packs_of(p, p->pending_bytes) >= packs_of(p, bytes) + too_many)
+            return i + 1;
     }
-    if (p->pending_files == 0 || small < 2 || usable <= GATHER_LEAST ||
-        usable <= ideal + ideal * GATHER_PERCENT / 100)
-        return;
+    return count > 1 ? count : 0;
+}
+
+int publish_settle_reuse(struct publish *p)
+{
+    uint64_t ideal = packs_of(p, p->base_used), limit = 2 * ideal, count = 0;
+    AUTO(free_ptr) uint16_t *by_use = malloc((p->packs.count + 1) * sizeof *by_use);
+
+    if (!by_use)
+        return -ENOMEM;
     for (size_t i = 0; i < p->packs.count; i++) {
-        if (is_small(p, &p->packs.at[i]))
-            p->packs.at[i].state = PACK_UNUSABLE;
+        if (p->packs.at[i].state == PACK_USABLE && !p->packs.at[i].of_session)
+            by_use[count++] = (uint16_t)i;
     }
-    read_again(p);
+    limit = limit > GATHER_LEAST ? limit : GATHER_LEAST;
+    uint64_t after = count + packs_of(p, p->pending_bytes);
+    if (p->pending_files == 0 || after <= limit || count < 2)
+        return 0;
+    qsort_r(by_use, count, sizeof *by_use, used_compare, p);
+    uint64_t slack = ideal / GATHER_SLACK_SHARE;
+    if (slack < GATHER_SLACK_LEAST)
+        slack = GATHER_SLACK_LEAST;
+    size_t gathered = choose_gathered(p, by_use, count, after - limit + slack);
+    for (size_t i = 0; i < gathered; i++)
+        p->packs.at[by_use[i]].state = PACK_UNUSABLE;
+    if (gathered > 0)
+        read_again(p);
+    return 0;
 }
 
 /* Is `version` still there, and the one that was read? */

@@ -481,7 +481,7 @@ static int set_directory_xattrs(struct walk *w, struct source_dir *d, uint32_t n
     struct buf b = BUF_INIT(TREE_XATTR_MAX);
 
     int r = source_dir_xattrs(d, &b);
-    if (r == 0)
+    if (r == 0 && b.size > 0)
         r = tree_set_xattrs(w->p->tree, node, buf_bytes(&b));
     buf_release(&b);
     if (r == -E2BIG) {

@@ -257,7 +257,8 @@ static int end_piece(struct writer *w, const struct batch *b, struct batch_item 
         w->large_settled = it->settled;
         w->large_mtime_settled = it->mtime_settled;
         x->size = (uint16_t)it->xattrs_size;
-        memcpy(x->data, item_xattrs(b, it).data, it->xattrs_size);
+        if (it->xattrs_size > 0)
+            memcpy(x->data, item_xattrs(b, it).data, it->xattrs_size);
     }
     if (it->result == ITEM_DEFERRED || !stat_equal(&w->large_stat, &it->stat))
         w->large_differs = true;

@@ -244,8 +244,9 @@ static int walk(struct publish *p, struct err *err)
     if (r < 0)
         return r;
     p->pack_target = pack_target(p);
-    publish_settle_reuse(p);
-    r = check_space(p, err);
+    r = publish_settle_reuse(p);
+    if (r == 0)
+        r = check_space(p, err);
     log_reader_free(take_ptr(&p->known)); /* only the walk needed it, and it holds memory */
     if (r == 0 && p->o->confirm && p->o->confirm(p->o->ctx, &p->progress) != 0)
         r = err_fail(err, -ECANCELED, "not confirmed");

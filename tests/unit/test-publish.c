@@ -1035,6 +1035,7 @@ static void a_hundred_versions_stay_compact(void **state)
     struct bytes_count stored = {0};
     uint64_t live = 0, fresh = 0, most = 0;
 
+    f->o.pack_size_min = 1 << 20; /* 20 packs: what a tree of 1.3 GB has */
     assert_int_equal(source_synthetic_new(&so, &below), 0);
     struct spy *s = spy_new(below);
     s->on_stat = many_stat;
