@@ -179,8 +179,10 @@ static int set_limits(struct http_call *c)
     if (h->ca_file)
         SET(CURLOPT_CAINFO, h->ca_file);
     SET(CURLOPT_USERAGENT, h->user_agent);
-    SET(CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
-    SET(CURLOPT_UPLOAD_BUFFERSIZE, TRANSFER_BUFFER);
+    /* Refused by a handle that still has its buffer from a call that got no connection: then the
+     * smaller default it is. */
+    (void)curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
+    (void)curl_easy_setopt(c->easy, CURLOPT_UPLOAD_BUFFERSIZE, TRANSFER_BUFFER);
     SET(CURLOPT_TCP_NODELAY, 1L);
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE);
@@ -218,6 +220,8 @@ static int set_callbacks(struct http_call *c)
 int http_call_new(struct http *h, const struct http_request *q, struct http_response *response,
                   struct http_call **ret)
 {
+    if (strncmp(q->url, "http://", 7) != 0 && strncmp(q->url, "https://", 8) != 0)
+        return -EINVAL;
     if (strlen(q->url) >= HTTP_URL_MAX || !is_clean(q->url) || strchr(q->url, ' '))
         return -EINVAL;
     struct http_call *c = calloc(1, sizeof *c);
@@ -288,7 +292,6 @@ static int code_of(const struct http_call *c, CURLcode code)
     case CURLE_SSL_ISSUER_ERROR:
         return -EKEYREJECTED;
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
         return -EINVAL;
     case CURLE_OUT_OF_MEMORY:
         return -ENOMEM;
