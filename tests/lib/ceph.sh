@@ -37,7 +37,7 @@ stop() {
 
 answers() {
     for _ in $(seq 240); do
-        curl -so /dev/null "http://127.0.0.1:$1/" && return
+        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
         sleep 0.25
     done
     return 1

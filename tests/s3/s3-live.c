@@ -522,6 +522,30 @@ static int make_bucket(const char *bucket)
     return r < 0;
 }
 
+/* With a role that may only read: S3_TEST_ROLE, assumed at S3_TEST_STS_ENDPOINT. */
+static void test_role(void **state)
+{
+    struct s3_options o = {
+        .endpoint = getenv("S3_TEST_STS_ENDPOINT"),
+        .region = getenv("S3_TEST_REGION"),
+        .role_arn = getenv("S3_TEST_ROLE"),
+    };
+    AUTO(s3_free) struct s3 *s = NULL;
+    char data[8];
+    size_t got;
+
+    if (!o.role_arn || !o.endpoint) {
+        print_message("S3_TEST_ROLE and S3_TEST_STS_ENDPOINT are not set\n");
+        skip();
+    }
+    put(KEY("for-the-role"), "readable");
+    OK(s3_new(&o, &s, err));
+    OK(s3_get(s, fixture.bucket, KEY("for-the-role"), 0, data, 8, NULL, &got, NULL, err));
+    assert_int_equal(got, 8);
+    FAILS(-EACCES, "s3:PutObject",
+          s3_put(s, fixture.bucket, KEY("by-the-role"), bytes_str("x"), true, err));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -540,6 +564,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_denied),
         cmocka_unit_test(test_clock),
         cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_role),
     };
 
     if (argc == 2 && strcmp(argv[1], "--make-bucket") == 0)

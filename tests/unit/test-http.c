@@ -31,8 +31,9 @@ static struct {
     unsigned port;
     pthread_t thread;
     _Atomic unsigned connections, requests, posts;
+    pthread_mutex_t lock;
     char last_head[8192]; /* of the request before; read when nothing is under way */
-} server;
+} server = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static struct http *http;
 
@@ -168,7 +169,10 @@ static void *serve(void *arg)
             server.posts++;
         if (sscanf(head, "%*s %255s", path) != 1)
             break;
-        memcpy(server.last_head, head, sizeof head);
+        {
+            WITH_LOCK(&server.lock);
+            memcpy(server.last_head, head, sizeof head);
+        }
         /* Once answered, the next request on this connection meets a closed door. */
         if (strcmp(path, "/once") == 0) {
             (void)answer(fd, "/plain");

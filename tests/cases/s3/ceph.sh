@@ -16,4 +16,13 @@ if [ -z "${S3_TEST_BUCKET:-}" ]; then
     export S3_TEST_BUCKET=bucket
     "$BUILD/tests/s3/s3-live" --make-bucket
 fi
+if [ -n "${S3_TEST_STS_ENDPOINT:-}" ]; then
+    # A role that may read, and that the user of these tests may assume.
+    trust='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/test"]},"Action":["sts:AssumeRole"]}]}'
+    rights='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:GetObject"],"Resource":"arn:aws:s3:::*"}]}'
+    radosgw-admin -n client.rgw.b role create --role-name=reader --assume-role-policy-doc="$trust" >role.json
+    radosgw-admin -n client.rgw.b role-policy put --role-name=reader --policy-name=read --policy-doc="$rights" >/dev/null
+    S3_TEST_ROLE=$(sed -n 's/.*"Arn": "\(.*\)".*/\1/p' role.json)
+    export S3_TEST_ROLE
+fi
 "$BUILD/tests/s3/s3-live"
