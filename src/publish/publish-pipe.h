@@ -25,6 +25,12 @@ enum item_result {
     ITEM_DEFERRED, /* its size is not what was planned for: to be planned again */
 };
 
+enum item_fate {
+    FATE_NONE,  /* a piece, but not the last */
+    FATE_DONE,  /* the file is stored */
+    FATE_AGAIN, /* it is to be planned anew */
+};
+
 /* A file, or an 8-MiB piece of a large one. */
 struct batch_item {
     struct tree_node *node;
@@ -45,6 +51,9 @@ struct batch_item {
     size_t leaf, leaf_count;
     size_t xattrs, xattrs_size; /* in batch.xattrs */
     struct digest id;           /* of the blob */
+    /* filled in by the writer: */
+    enum item_fate fate;
+    struct tree_chunk place; /* of a whole file */
 };
 
 struct batch {
@@ -76,8 +85,8 @@ int pipe_start(struct publish *p, struct pipe **ret);
  * is none yet. */
 struct batch *pipe_take(struct pipe *pipe, bool *ret_waiting);
 void pipe_give_back(struct pipe *pipe, struct batch *b);
-/* A row of the tree's chunk table, which grows while pieces are planned. */
-struct tree_chunk pipe_chunk(struct pipe *pipe, uint32_t chunk);
+/* Held by the plan while it looks at the tree, and by the writer while it changes nodes. */
+pthread_mutex_t *pipe_tree_lock(struct pipe *pipe);
 /* Stops the readers if they are not done, and frees everything. NULL is fine. */
 void pipe_stop(struct pipe *pipe);
 AUTO_FREE_FUNC(struct pipe, pipe_stop);

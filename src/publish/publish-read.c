@@ -14,9 +14,10 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define WORKERS_MAX 8u
-#define BATCHES_MAX (2 * WORKERS_MAX + 2)
-#define WAIT_MS     200 /* then progress is told, and a wish to stop is heard */
+#define WORKERS_MAX  8u
+#define BATCHES_MAX  (2 * WORKERS_MAX + 2)
+#define BUFFER_ALIGN 4096 /* so that a store may write it past the page cache */
+#define WAIT_MS      200  /* then progress is told, and a wish to stop is heard */
 
 struct pipe {
     struct publish *p;
@@ -137,10 +138,9 @@ void pipe_give_back(struct pipe *pipe, struct batch *b)
     (void)queue_push(pipe->empty, b); /* refused when nothing is left to read */
 }
 
-struct tree_chunk pipe_chunk(struct pipe *pipe, uint32_t chunk)
+pthread_mutex_t *pipe_tree_lock(struct pipe *pipe)
 {
-    WITH_LOCK(&pipe->plan_lock);
-    return *tree_chunk(pipe->p->tree, chunk);
+    return &pipe->plan_lock;
 }
 
 /* ---- life -------------------------------------------------------------------------------------
@@ -152,7 +152,8 @@ static int batch_init(struct batch *b)
     buf_init(&b->xattrs, (size_t)BATCH_FILES * TREE_XATTR_MAX);
     b->items = malloc(BATCH_FILES * sizeof *b->items);
     b->leaves = malloc(BATCH_LEAVES * sizeof *b->leaves);
-    b->data = malloc(BATCH_BUFFER);
+    if (posix_memalign((void **)&b->data, BUFFER_ALIGN, BATCH_BUFFER) != 0)
+        b->data = NULL;
     return b->items && b->leaves && b->data ? 0 : -ENOMEM;
 }
 

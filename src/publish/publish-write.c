@@ -130,16 +130,19 @@ static int place_data(struct writer *w, const struct batch *b, const struct batc
     return r < 0 ? err_fail(err, r, "out of memory") : 0;
 }
 
+/* The table of chunks grows while further pieces are planned. */
 struct large_rows {
     struct pipe *pipe;
+    const struct tree *tree;
     uint32_t first;
 };
 
 static struct tree_chunk large_row(void *ctx, uint64_t i)
 {
     const struct large_rows *rows = ctx;
+    WITH_LOCK(pipe_tree_lock(rows->pipe));
 
-    return pipe_chunk(rows->pipe, rows->first + (uint32_t)i);
+    return *tree_chunk(rows->tree, rows->first + (uint32_t)i);
 }
 
 /* An entry is only worth something if every later change of the file will show in its times. */
@@ -148,7 +151,7 @@ static void journal_item(struct writer *w, const struct batch *b, const struct b
 {
     struct publish *p = w->p;
     const struct source_stat *st = &it->stat;
-    struct large_rows rows = {w->pipe, it->node->ref};
+    struct large_rows rows = {w->pipe, p->tree, it->node->ref};
     struct log_entry e = {
         .name = it->name,
         .name_length = it->name_length,
@@ -188,25 +191,18 @@ static void notice_item(struct writer *w, const struct batch *b, const struct ba
     publish_notice(w->p, kind, name);
 }
 
-/* Attributes of the file as it was read; its contents are in place. */
-static int finish_item(struct writer *w, const struct batch *b, const struct batch_item *it,
+/* The file's contents are in place. */
+static int finish_item(struct writer *w, const struct batch *b, struct batch_item *it,
                        struct tree_chunk place, struct bytes xattrs, struct err *err)
 {
     struct publish *p = w->p;
-    struct tree_node *n = it->node;
 
-    p->progress.bytes_total += it->stat.size - n->size;
+    it->fate = FATE_DONE;
+    it->place = place;
+    p->progress.bytes_total += it->stat.size - it->node->size;
     p->progress.bytes_done += it->stat.size;
     p->progress.files_done++;
     p->result.files_read++;
-    n->size = it->stat.size;
-    n->mtime_s = it->stat.mtime.s;
-    n->mtime_ns = it->stat.mtime.ns & 0x3fffffff;
-    n->pack = it->pieces > 1 ? TREE_PACK_MANY : place.pack;
-    if (it->pieces == 1) {
-        n->ref = place.block;
-        n->leaf = place.leaf;
-    }
     journal_item(w, b, it, place, xattrs);
     if (it->changed)
         notice_item(w, b, it, PUBLISH_NOTICE_CHANGED);
@@ -217,17 +213,41 @@ static int finish_item(struct writer *w, const struct batch *b, const struct bat
 }
 
 /* It stays pending, and is planned anew with what it is now. */
-static void defer(struct writer *w, const struct batch *b, const struct batch_item *it)
+static void defer(struct writer *w, const struct batch *b, struct batch_item *it)
 {
-    struct publish *p = w->p;
-
-    p->progress.bytes_total += it->stat.size - it->node->size;
-    it->node->size = it->stat.size;
-    it->node->mtime_s = it->stat.mtime.s;
-    it->node->mtime_ns = it->stat.mtime.ns & 0x3fffffff;
+    it->fate = FATE_AGAIN;
+    w->p->progress.bytes_total += it->stat.size - it->node->size;
     w->deferred++;
     item_name(b, it, w->deferred_name, sizeof w->deferred_name);
     notice_item(w, b, it, PUBLISH_NOTICE_CHANGED);
+}
+
+/* The file's attributes as they were when it was read, and where it is now. */
+static void set_node(const struct batch_item *it)
+{
+    struct tree_node *n = it->node;
+
+    n->size = it->stat.size;
+    n->mtime_s = it->stat.mtime.s;
+    n->mtime_ns = it->stat.mtime.ns & 0x3fffffff;
+    if (it->fate == FATE_AGAIN)
+        return;
+    n->pack = it->pieces > 1 ? TREE_PACK_MANY : it->place.pack;
+    if (it->pieces == 1) {
+        n->ref = it->place.block;
+        n->leaf = it->place.leaf;
+    }
+}
+
+/* Once a batch, since the plan looks at nodes meanwhile. */
+static void set_nodes(struct writer *w, const struct batch *b)
+{
+    WITH_LOCK(pipe_tree_lock(w->pipe));
+
+    for (size_t i = 0; i < b->count; i++) {
+        if (b->items[i].fate != FATE_NONE)
+            set_node(&b->items[i]);
+    }
 }
 
 static struct bytes item_xattrs(const struct batch *b, const struct batch_item *it)
@@ -310,6 +330,7 @@ static int write_batch(struct writer *w, struct batch *b, struct err *err)
         if (r < 0)
             return r;
     }
+    set_nodes(w, b);
     return making_flush(w->making, err); /* before the batch's memory is used again */
 }
 

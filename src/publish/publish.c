@@ -26,7 +26,7 @@
 
 bool publish_interrupted(const struct publish *p)
 {
-    return p->o->interrupted && *p->o->interrupted;
+    return p->o->interrupted && __atomic_load_n(p->o->interrupted, __ATOMIC_RELAXED);
 }
 
 void publish_tell(struct publish *p, bool now)

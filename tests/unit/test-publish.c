@@ -607,7 +607,7 @@ static void stop_on_read(struct spy *s, const char *name, uint64_t offset)
     struct change *c = s->ctx;
 
     if (strcmp(name, c->name) == 0)
-        c->f->stop = 1;
+        __atomic_store_n(&c->f->stop, 1, __ATOMIC_RELAXED); /* the writer reads it meanwhile */
 }
 
 static void interrupted_and_resumed(void **state)
