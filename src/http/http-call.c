@@ -42,6 +42,7 @@ static size_t on_header(char *line, size_t one, size_t size, void *ctx)
         return size;
     r->status = (int)status;
     c->head_done = true;
+    http_socket_acknowledge(c);
     c->code = http_response_settle(r);
     char encoding[64];
     if (!c->code && !c->q.encoded_ok &&
@@ -78,6 +79,14 @@ static size_t on_send(char *to, size_t one, size_t room, void *ctx)
     size_t rest = c->q.body.size - c->sent;
     size_t n = rest < room ? rest : room;
 
+    if (c->q.gate && !c->q.gate->open && n == rest && n > 0) {
+        if (--n == 0) {
+            c->held = true;
+            c->http->held_count++;
+            c->q.gate->arrived++;
+            return CURL_READFUNC_PAUSE;
+        }
+    }
     if (n)
         memcpy(to, (const char *)c->q.body.data + c->sent, n);
     c->sent += n;
@@ -214,7 +223,7 @@ static int set_callbacks(struct http_call *c)
     SET(CURLOPT_WRITEFUNCTION, on_body);
     SET(CURLOPT_WRITEDATA, c);
     SET(CURLOPT_URL, c->q.url);
-    return failed ? -ENOMEM : 0;
+    return failed || !http_socket_watch(c) ? -ENOMEM : 0;
 }
 
 int http_call_new(struct http *h, const struct http_request *q, struct http_response *response,

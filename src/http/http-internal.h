@@ -11,6 +11,8 @@
 
 #include "http/http.h"
 
+#include "base/vec.h"
+
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,11 +26,19 @@ struct http_call {
     struct http_response *response;
     http_done_fn *done;
     void *done_ctx;
+    int fd;         /* of its connection; -1: not known */
     size_t sent;    /* bytes of q.body that curl took */
     uint64_t got;   /* bytes of body that came */
+    bool held;      /* at the gate */
     bool head_done; /* the final answer's headers are complete */
     int code;       /* why we ended it ourselves; 0: we did not */
     char curl_error[CURL_ERROR_SIZE];
+};
+
+/* An open connection's. */
+struct http_socket {
+    int fd;
+    int port; /* the local one; 0: not known yet */
 };
 
 struct http_call_list {
@@ -49,8 +59,9 @@ struct http {
     unsigned spare_count;
     bool stopping;
 
+    VEC(struct http_socket) sockets; /* of the loop, as `running` is */
     struct http_call_list running;
-    unsigned running_count;
+    unsigned running_count, held_count;
 
     _Atomic uint64_t requests, opened, bytes_in, bytes_out;
 };
@@ -65,6 +76,10 @@ void http_call_free(struct http_call *c);
 /* http.c */
 CURL *http_take_easy(struct http *h); /* NULL: no memory */
 void http_give_easy(struct http *h, CURL *easy);
+
+/* http-socket.c. False: no memory. */
+bool http_socket_watch(struct http_call *c);
+void http_socket_acknowledge(const struct http_call *c);
 
 /* http-response.c: one header line as curl gives it. Nonzero ends the request. */
 int http_response_line(struct http_response *r, const char *line, size_t size);

@@ -94,6 +94,7 @@ static void stop_call(struct http *h, struct http_call *c)
     (void)curl_multi_remove_handle(h->multi, c->easy); /* it is one of ours: cannot fail */
     list_remove(&h->running, c);
     h->running_count--;
+    h->held_count -= c->held;
 }
 
 static bool reap(struct http *h)
@@ -116,6 +117,18 @@ static bool reap(struct http *h)
     return any;
 }
 
+/* Those at gates that are open by now go on. */
+static void let_pass(struct http *h)
+{
+    for (struct http_call *c = h->running.first; c && h->held_count; c = c->next) {
+        if (!c->held || !c->q.gate->open)
+            continue;
+        c->held = false;
+        h->held_count--;
+        (void)curl_easy_pause(c->easy, CURLPAUSE_CONT); /* a failure shows as the call's end */
+    }
+}
+
 static bool is_stopping(struct http *h)
 {
     WITH_LOCK(&h->lock);
@@ -130,6 +143,7 @@ static void *loop(void *arg)
 
     while (!is_stopping(h)) {
         start_waiting(h);
+        let_pass(h);
         (void)curl_multi_perform(h->multi, &running); /* errors come with each handle */
         if (!reap(h))
             (void)curl_multi_poll(h->multi, NULL, 0, POLL_MS, NULL);
@@ -158,6 +172,7 @@ static void http_release(struct http *h)
         (void)curl_multi_cleanup(h->multi);
     for (unsigned i = 0; i < h->spare_count; i++)
         curl_easy_cleanup(h->spare[i]);
+    vec_release(&h->sockets);
     free(h->spare);
     free(h->ca_file);
     free(h->user_agent);
@@ -276,6 +291,12 @@ int http_perform(struct http *h, const struct http_request *q, struct http_respo
     while (!w.done)
         pthread_cond_wait(&w.cond, &w.lock);
     return w.result;
+}
+
+void http_gate_open(struct http *h, struct http_gate *gate)
+{
+    gate->open = true;
+    (void)curl_multi_wakeup(h->multi); /* at worst the loop looks a second later */
 }
 
 void http_counts(struct http *h, struct http_counts *ret)

@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,6 +59,12 @@ typedef int http_sink_fn(void *ctx, const void *data, size_t size);
 struct http_response;
 typedef int http_head_fn(void *ctx, const struct http_response *head);
 
+/* Holds back the last byte of several bodies, so that their requests overlap for certain. */
+struct http_gate {
+    _Atomic unsigned arrived; /* requests that have sent all but it */
+    _Atomic bool open;
+};
+
 struct http_request {
     const char *method;                /* "GET", "PUT", "HEAD", "POST", "DELETE" */
     const char *url;                   /* percent-encoded; borrowed until done */
@@ -67,12 +74,13 @@ struct http_request {
     http_head_fn *head; /* may be NULL */
     http_sink_fn *sink; /* NULL: the body is kept in response.body, up to body_max */
     void *ctx;
-    size_t body_max;     /* bytes of body accepted in all; more: -EFBIG */
-    int64_t deadline_ms; /* from when it gets a connection to its end; 0: 60 s */
-    bool fresh;          /* a new connection and a fresh name look-up (after a failure) */
-    bool no_proxy;       /* link-local metadata services */
-    bool encoded_ok;     /* a Content-Encoding belongs to the resource (objects have one as a
-                            label) and the bytes are wanted as they are; else -EPROTO */
+    size_t body_max;        /* bytes of body accepted in all; more: -EFBIG */
+    int64_t deadline_ms;    /* from when it gets a connection to its end; 0: 60 s */
+    bool fresh;             /* a new connection and a fresh name look-up (after a failure) */
+    bool no_proxy;          /* link-local metadata services */
+    bool encoded_ok;        /* a Content-Encoding belongs to the resource (objects have one as a
+                               label) and the bytes are wanted as they are; else -EPROTO */
+    struct http_gate *gate; /* NULL: none; else borrowed until done, and the body is not empty */
 };
 
 struct http_response {
@@ -99,6 +107,9 @@ typedef void http_done_fn(void *ctx, int result, struct http_response *response)
 /* `response` is owned by the caller, must live until done(), and is released by the caller. */
 int http_submit(struct http *h, const struct http_request *q, struct http_response *response,
                 http_done_fn *done, void *done_ctx);
+
+/* What waits at the gate goes on. */
+void http_gate_open(struct http *h, struct http_gate *gate);
 
 struct http_counts {
     uint64_t requests, connections, bytes_in, bytes_out;
