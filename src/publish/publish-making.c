@@ -99,7 +99,8 @@ static void pack_free(struct pack_making *k)
 
 static int store_failed(const struct making *m, int code, struct err *err)
 {
-    return err_fail(err, code, "cannot write to %s: %s", m->p->store->location, strerror(-code));
+    return err_fail(err, code, "cannot write to %s: %s", m->p->store->location,
+                    store_error(m->p->store, code));
 }
 
 /* Let go of what is committed. */

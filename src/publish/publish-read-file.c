@@ -17,6 +17,9 @@
 #define SETTLE_NS     5000000
 #define SETTLED_AFTER 1 /* seconds between a file's last change and its reading */
 
+#define READ_STEP (4 * PACK_LEAF_MAX)
+_Static_assert(READ_STEP % PACK_LEAF_MAX == 0, "steps end at leaves");
+
 enum attempt { ATTEMPT_DONE, ATTEMPT_CHANGED };
 
 void reader_init(struct reader *rd, const struct publish *p)
@@ -118,20 +121,50 @@ static bool is_zero(const uint8_t *p, size_t size)
     return p[0] == 0 && memcmp(p, p + 1, size - 1) == 0;
 }
 
-static void digest_item(struct batch *b, struct batch_item *it)
+/* Leaves from `at` on, which is a border of leaves, up to `end`. */
+static void digest_leaves(struct batch *b, struct batch_item *it, size_t at, size_t end)
 {
     const uint8_t *data = b->data + it->offset;
 
-    it->leaf = b->leaf_count;
-    it->leaf_count = 0;
-    for (size_t at = 0; at < it->size; at += PACK_LEAF_MAX) {
-        size_t length = it->size - at < PACK_LEAF_MAX ? it->size - at : PACK_LEAF_MAX;
+    for (; at < end; at += PACK_LEAF_MAX) {
+        size_t length = end - at < PACK_LEAF_MAX ? end - at : PACK_LEAF_MAX;
         b->leaves[it->leaf + it->leaf_count++] =
             (struct pack_leaf){.digest = digest_of(data + at, length),
                                .length = (uint32_t)length,
                                .starts_blob = at == 0};
     }
-    it->id = pack_blob_id(&b->leaves[it->leaf], it->leaf_count);
+}
+
+/* Read and digest in turns, while the bytes are in the CPU's cache. Leading zeros are not digested
+ * before something else is seen: mostly it is all zeros then. */
+static int read_and_digest(struct source_file *f, struct batch *b, struct batch_item *it,
+                           enum attempt *ret)
+{
+    uint8_t *data = b->data + it->offset;
+    uint64_t start = it->piece * PACK_BLOB_MAX;
+    size_t digested = 0;
+
+    it->leaf = b->leaf_count;
+    it->leaf_count = 0;
+    it->result = ITEM_HOLE;
+    for (size_t at = 0; at < it->size; at += READ_STEP) {
+        size_t size = it->size - at < READ_STEP ? it->size - at : READ_STEP;
+        ssize_t n = source_file_read(f, data + at, size, start + at);
+        if (n < 0)
+            return (int)n;
+        if ((size_t)n != size) {
+            *ret = ATTEMPT_CHANGED;
+            return 0;
+        }
+        if (it->result == ITEM_HOLE && is_zero(data + at, size))
+            continue;
+        it->result = ITEM_DATA;
+        digest_leaves(b, it, digested, at + size);
+        digested = at + size;
+    }
+    if (it->result == ITEM_DATA)
+        it->id = pack_blob_id(&b->leaves[it->leaf], it->leaf_count);
+    return 0;
 }
 
 /* Bytes that this item has of a file of `size`. */
@@ -163,23 +196,11 @@ static int read_bytes(struct source_file *f, struct batch *b, struct batch_item 
 {
     bool hole;
 
-    it->result = it->size == 0 ? ITEM_EMPTY : ITEM_DATA;
+    it->result = it->size == 0 ? ITEM_EMPTY : ITEM_HOLE;
     if (it->size == 0)
         return 0;
     int r = find_hole(f, it, &hole);
-    if (r < 0)
-        return r;
-    if (hole) {
-        it->result = ITEM_HOLE;
-        return 0;
-    }
-    uint8_t *data = b->data + it->offset;
-    ssize_t n = source_file_read(f, data, it->size, it->piece * PACK_BLOB_MAX);
-    if (n < 0)
-        return (int)n;
-    if ((size_t)n != it->size)
-        *ret = ATTEMPT_CHANGED;
-    return 0;
+    return r < 0 || hole ? r : read_and_digest(f, b, it, ret);
 }
 
 static int read_xattrs(struct reader *rd, struct source_file *f, struct batch *b,
@@ -262,10 +283,7 @@ static int read_item(struct reader *rd, struct batch *b, struct batch_item *it)
     }
     if (r < 0)
         return fail(rd, b, it, r);
-    if (it->result == ITEM_DATA && is_zero(b->data + it->offset, it->size))
-        it->result = ITEM_HOLE;
     if (it->result == ITEM_DATA) {
-        digest_item(b, it);
         b->leaf_count += it->leaf_count;
         pad(b, it);
     }

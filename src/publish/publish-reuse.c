@@ -237,7 +237,7 @@ static int adopt_pack(struct publish *p, struct shelf *shelf, const struct objec
         return 0; /* its files are stored anew */
     if (r < 0)
         return err_fail(err, r, "cannot verify what the interrupted upload has left in %s: %s",
-                        p->store->location, strerror(-r));
+                        p->store->location, store_error(p->store, r));
     pack.ref.born = upload_version(p->upload);
     return publish_add_pack(p, &pack, &number, err);
 }

@@ -8,9 +8,7 @@
  *
  * Does not open files (but for .gridignore), and decides nothing about packs.
  */
-#include "publish/publish-internal.h"
-
-#include "base/le.h"
+#include "publish/publish-known.h"
 
 #include <stdio.h>
 
@@ -21,11 +19,6 @@
 struct link_row {
     uint64_t device, inode;
     uint32_t node; /* TREE_NO_NODE: free */
-};
-
-struct sort_row {
-    uint64_t prefix; /* first bytes of the name, so that most comparisons need no name */
-    uint32_t entry;  /* in the listing */
 };
 
 struct walk {
@@ -41,7 +34,6 @@ struct walk {
     VEC(struct tree_entry) entries;
     struct buf path; /* of an entry, for notices and patterns */
     uint32_t first;  /* node of the first child */
-    size_t at;       /* where the merge with local state stands */
 };
 
 static int say(struct walk *w, int code, const char *what, struct err *err)
@@ -274,179 +266,19 @@ static int add_to_tree(struct walk *w, uint32_t directory, struct err *err)
     return 0;
 }
 
-/* ---- one directory: what is known of it -------------------------------------------------------
- */
-
-static bool time_equal(struct source_time a, struct source_time b)
-{
-    return a.s == b.s && a.ns == b.ns;
-}
-
-static bool is_unchanged(const struct walk *w, const struct source_stat *st,
-                         const struct log_entry *e)
-{
-    if (st->size != e->size || !time_equal(st->mtime, e->mtime))
-        return false;
-    if (w->p->o->trust_mtime && e->mtime_settled)
-        return true;
-    return w->p->source->inodes_stable && st->device == w->device && st->inode == e->inode &&
-           time_equal(st->ctime, e->ctime);
-}
-
-/* A chunk in our numbers; its pack must be usable and hold it. */
-static bool chunk_translate(const struct publish *p, struct tree_chunk *c, uint64_t size)
-{
-    if (c->pack == TREE_PACK_HOLE)
-        return true;
-    uint16_t number = p->known_packs[c->pack];
-    if (number == LOG_NO_PACK)
-        return false;
-    const struct object_ref *ref = &p->packs.at[number].ref;
-    c->pack = number;
-    return c->block < ref->data_size / PACK_BLOCK &&
-           size <= ref->data_size - (uint64_t)c->block * PACK_BLOCK;
-}
-
-static uint64_t chunk_size(uint64_t file_size, uint64_t i)
-{
-    uint64_t left = file_size - i * PACK_BLOB_MAX;
-
-    return left < PACK_BLOB_MAX ? left : PACK_BLOB_MAX;
-}
-
-static int apply_many(struct publish *p, const struct log_entry *e, struct tree_node *n)
-{
-    uint32_t first;
-
-    for (uint64_t i = 0; i < e->chunk_count; i++) {
-        struct tree_chunk c = log_chunk(e, i);
-        if (!chunk_translate(p, &c, chunk_size(e->size, i)))
-            return 0;
-    }
-    int r = tree_add_chunks(p->tree, (size_t)e->chunk_count, &first);
-    if (r < 0)
-        return r;
-    for (uint64_t i = 0; i < e->chunk_count; i++) {
-        struct tree_chunk c = log_chunk(e, i);
-        (void)chunk_translate(p, &c, 0); /* it could be, above */
-        *tree_chunk(p->tree, first + (uint32_t)i) = c;
-    }
-    n->ref = first;
-    n->pack = TREE_PACK_MANY;
-    return 0;
-}
-
-static int apply_where(struct publish *p, const struct log_entry *e, struct tree_node *n)
-{
-    struct tree_chunk c = e->chunk;
-
-    switch (e->where) {
-    case LOG_EMPTY:
-        n->pack = TREE_PACK_NONE;
-        return 0;
-    case LOG_HOLE:
-        n->pack = TREE_PACK_HOLE;
-        return 0;
-    case LOG_ONE:
-        if (c.pack != TREE_PACK_HOLE && chunk_translate(p, &c, e->size)) {
-            n->pack = c.pack;
-            n->ref = c.block;
-            n->leaf = c.leaf;
-        }
-        return 0;
-    default:
-        return apply_many(p, e, n);
-    }
-}
-
-struct chunk_place {
-    const struct tree *tree;
-    uint32_t first;
-};
-
-static struct tree_chunk chunk_at(void *ctx, uint64_t i)
-{
-    const struct chunk_place *place = ctx;
-
-    return *tree_chunk(place->tree, place->first + (uint32_t)i);
-}
-
-/* Hand the entry on to the new journal, with our numbers of packs. */
-static void journal_known(struct walk *w, const struct log_entry *e, const struct source_stat *st,
-                          const struct tree_node *n)
-{
-    struct publish *p = w->p;
-    struct log_entry out = *e;
-    struct chunk_place place = {p->tree, n->ref};
-
-    if (!p->journal)
-        return;
-    out.inode = st->inode;
-    out.ctime = st->ctime;
-    out.chunk = (struct tree_chunk){.block = n->ref, .leaf = n->leaf, .pack = n->pack};
-    if (e->where == LOG_ONE)
-        publish_journal_pack(p, n->pack);
-    for (uint64_t i = 0; e->where == LOG_MANY && i < e->chunk_count; i++) {
-        struct tree_chunk c = chunk_at(&place, i);
-        if (c.pack != TREE_PACK_HOLE)
-            publish_journal_pack(p, c.pack);
-    }
-    log_writer_directory(p->journal, buf_text(&w->order.path), w->order.path.size);
-    log_writer_entry(p->journal, &out, chunk_at, &place);
-}
-
-static int name_compare(const struct log_entry *e, const char *name)
-{
-    int d = strncmp(e->name, name, e->name_length);
-
-    return d ? d : name[e->name_length] ? -1 : 0;
-}
-
-/* Both sides are sorted, so the place moves on together; blocks of the log start anew. */
-static const struct source_entry *merge_find(struct walk *w, const struct log_entry *e)
-{
-    if (w->at > 0 && name_compare(e, kept_entry(w, w->at - 1)->name) <= 0)
-        w->at = 0;
-    for (; w->at < w->sorted.count; w->at++) {
-        int d = name_compare(e, kept_entry(w, w->at)->name);
-        if (d == 0)
-            return kept_entry(w, w->at);
-        if (d < 0)
-            return NULL;
-    }
-    return NULL;
-}
-
-static int merge_entry(void *ctx, const struct log_entry *e)
-{
-    struct walk *w = ctx;
-    struct publish *p = w->p;
-
-    if (memchr(e->name, '\0', e->name_length))
-        return 0;
-    const struct source_entry *s = merge_find(w, e);
-    if (!s)
-        return 0;
-    uint32_t node = w->first + (uint32_t)w->at;
-    struct tree_node *n = tree_node(p->tree, node);
-    if (n->type != TREE_FILE || n->pack != PUBLISH_PENDING || !is_unchanged(w, &s->stat, e))
-        return 0;
-    int r = apply_where(p, e, n);
-    if (r < 0 || n->pack == PUBLISH_PENDING)
-        return r;
-    journal_known(w, e, &s->stat, n);
-    return e->xattrs.size > 0 ? publish_add_xattrs(p, node, e->xattrs) : 0;
-}
-
 static int merge_known(struct walk *w, struct err *err)
 {
-    struct publish *p = w->p;
+    struct known_directory d = {
+        .p = w->p,
+        .path = &w->order.path,
+        .entries = w->listing.entries,
+        .sorted = w->sorted.at,
+        .count = w->sorted.count,
+        .first = w->first,
+        .device = w->device,
+    };
 
-    if (!p->known || w->sorted.count == 0)
-        return 0;
-    w->at = 0;
-    int r = log_reader_directory(p->known, buf_text(&w->order.path), w->order.path.size,
-                                 merge_entry, w);
+    int r = w->p->known && d.count > 0 ? known_merge(&d) : 0;
     return r < 0 ? say(w, r, "cannot look up what is known of", err) : 0;
 }
 
