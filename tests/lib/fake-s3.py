@@ -11,7 +11,7 @@ Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenar
   "rules"     tried in order for each request; each fires "times" times (default 1, -1: always) after having been
               passed over "skip" times. "match": {"method", "path" (a prefix), "query", "header": [name, text],
               "no_header"}, each a substring but "method"; then what is done:
-      "status", "code", "headers", "body"   answer with that ("code" makes an S3 error of it)
+      "status", "code", "headers", "body"   answer with that ("code" makes an S3 error of it; {SOON} is a time)
       "drop"       "before": hang up at once; "after": do it, then hang up without an answer
       "truncate"   send only that many bytes of the body, then hang up; "surplus": that many more
       "stall_ms"   wait before the answer; "trickle": that many bytes, then silence
@@ -46,6 +46,11 @@ world = World({})
 
 def etag(data):
     return hashlib.md5(data).hexdigest()
+
+
+def soon():
+    """A time of expiry that is near, but not yet."""
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() + 120))
 
 
 def error(status, code, extra=''):
@@ -141,7 +146,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if rule.get('drop') == 'before':
             return self.hang_up()
         if 'status' in rule:
-            status, headers, data = rule['status'], {}, rule.get('body', '').encode()
+            status, headers, data = rule['status'], {}, rule.get('body', '').replace('{SOON}', soon()).encode()
             if 'code' in rule:
                 status, headers, data = error(status, rule['code'], rule.get('extra', ''))
         else:

@@ -218,6 +218,8 @@ static void test_pins(void **state)
 
 static const char *const odd_names[] = {
     " leading and trailing ",
+    "../up",
+    "./dot",
     "a",
     "a b+c%20d",
     "a&b<c>\"d'",
