@@ -55,6 +55,11 @@ static uint64_t start_of(int64_t pid)
 
 void hold_process_self(struct hold_process *ret)
 {
+    hold_process_of(getpid(), ret);
+}
+
+void hold_process_of(int64_t pid, struct hold_process *ret)
+{
     char id[64], host[sizeof ret->host] = "";
     struct stat st;
 
@@ -72,7 +77,7 @@ void hold_process_self(struct hold_process *ret)
     }
     if (stat("/proc/self/ns/pid", &st) == 0)
         ret->pid_ns = st.st_ino;
-    ret->pid = getpid();
+    ret->pid = pid;
     ret->pid_start = start_of(ret->pid);
 }
 

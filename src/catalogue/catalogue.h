@@ -208,6 +208,7 @@ struct hold_process {
     uint64_t pid_start; /* clock ticks after boot, as in /proc/PID/stat; 0: unknown */
 };
 void hold_process_self(struct hold_process *ret);
+void hold_process_of(int64_t pid, struct hold_process *ret); /* another one of this machine */
 /* True only if it is certain: same kernel and pid namespace and no such process there, or the same
  * machine (outside containers) has booted since. */
 bool hold_process_is_gone(const struct hold_process *p);

@@ -45,6 +45,49 @@ MUTANTS = {
     'immortal': ('upload', '(void)outcome_abort(c, &u->terms, "it could not be started", NULL);',
                  '{ char key[CATALOGUE_KEY_MAX]; key_version(key, u->terms.name, u->terms.version, "a"); '
                  '(void)store_remove(c->store, key); }'),
+    # I13: nobody looks for a deletion behind a lease write
+    'recheck': ('hold', 'r = look_for_deletion(h, jobs, err);', 'r = look_for_deletion == NULL;'),
+    # I13: nor behind a renewal
+    'renewcheck': ('hold', 'r = look_for_deletion(h, jobs, err);',
+                   'r = seq > 0 ? 0 : look_for_deletion(h, jobs, err);'),
+    # I13: a lease is believed although its own deadline has passed
+    'deadline': ('hold', 'if (h->state == HOLD_HELD && boot_ms(h) >= h->deadline_ms) {',
+                 'if (h->state == HOLD_HELD && !h->name[0]) {'),
+    # I13: the deadline counts from the answer, not from the sending
+    'sending': ('hold', '*ret_deadline = sent + h->times.ttl_ms', '*ret_deadline = boot_ms(h) + h->times.ttl_ms'),
+    # I14: a round that another has settled counts as refused by me
+    'settled': ('hold', 'if (r == 0 && deleted)', 'if (r == 0 && deleted && round->result)'),
+    # R5: leases are listed first, then the intent is posted
+    'intent': ('delete', 'int r = post_intent(d, err); if (r < 0) return r; r = look_at_leases(d, err);',
+               'int r = look_at_leases(d, err); if (r < 0) return r; r = post_intent(d, err);'),
+    # I13: "its process is gone" is guessed
+    'same-host': ('delete', 'if (d->options->is_gone) return d->options->is_gone(d->options->ctx, &l->process);',
+                  'if (d->options->is_gone) return true;'),
+    # I14: what the result's key says is not looked at
+    'result': ('delete', 'if (r < 0 || stands) return r; if (!other)',
+               'if (r < 0 || stands || deleted) return r; if (!other)'),
+    # R6: a listing of leases that fails shows nobody
+    'nobody': ('lease', 'int r = store_list(c->store, prefix, NULL, take_lease, &l, &now);',
+               'int r = store_list(c->store, prefix, NULL, take_lease, &l, &now); if (r < 0) {r = 0;}'),
+    # I7: the condemned lists are not read
+    'condemned': ('condemned', 'if (r == 0) close_round(&s);', 'if (r == 0) s.open.count = 0;'),
+    # I10: nobody waits for running uploads
+    'await': ('collect', 'if (!g->round.swept) r = await_uploads(g);', 'r = await_uploads == NULL;'),
+    # I9: versions are not read again
+    'reread': ('sweep', 'int r = survey_again(&g->survey, g->err);', 'int r = 0;'),
+    # I9: what they name now is swept all the same
+    'spare': ('sweep', 'for (size_t i = survey_find(s, range->letter, &range->session, range->first); '
+                       'i < s->named.count; i++)',
+              'for (size_t i = s->named.count; i < s->named.count; i++)'),
+    # I11: a round begins before the last has ended
+    'round': ('collect', 'if (l.newest.number == 0 || l.newest.ended)', 'if (l.newest.number == 0 || l.newest.swept)'),
+    # I16: a manifest that cannot be read names nothing
+    'fail-closed': ('survey', 'r = catalogue_manifest(g->s->c, info, &m, &err);',
+                    'if (catalogue_manifest(g->s->c, info, &m, &err) < 0) {continue;}'),
+    # I12: the record of a running upload is removed
+    'tidy': ('tidy', 'return v && v->decided && !survey_names', 'return v && !survey_names'),
+    # a list is never removed
+    'sweep-nothing': ('sweep', 'r = store_remove(store, key); if (r < 0)', 'if (r < 0)'),
 }
 
 

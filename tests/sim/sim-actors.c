@@ -10,7 +10,7 @@
 
 #define TRIES 6
 
-static struct catalogue *open_catalogue(struct actor *a)
+struct catalogue *sim_open_catalogue(struct actor *a)
 {
     struct catalogue *c = NULL;
 
@@ -73,7 +73,7 @@ static int put_object(struct actor *a, struct upload *u, char letter, bool trust
 
 static int put_objects(struct actor *a, struct upload *u, bool trusting, struct manifest *m)
 {
-    uint32_t count = 1 + (uint32_t)rng_below(&a->rng, 3);
+    uint32_t count = a->sim->storm ? 1 : 1 + (uint32_t)rng_below(&a->rng, 3);
     int r = 0;
 
     m->packs = calloc(count, sizeof *m->packs);
@@ -115,7 +115,7 @@ static void tell_result(struct actor *a, size_t place, int result, const struct 
     }
 }
 
-static void publish(struct actor *a, struct upload *u, int name, bool shared)
+static void publish(struct actor *a, struct catalogue *c, struct upload *u, int name, bool shared)
 {
     AUTO(manifest_release) struct manifest m = {.index_size = 512};
     struct sim *sim = a->sim;
@@ -124,6 +124,8 @@ static void publish(struct actor *a, struct upload *u, int name, bool shared)
 
     if (put_objects(a, u, !shared && rng_chance(&a->rng, 100), &m) < 0)
         return;
+    if (sim->watch)
+        sim_reuse_packs(a, c, u, name, &m);
     struct attempt t = {.id = sim->attempts.count + 1,
                         .name = name,
                         .version = upload_version(u),
@@ -150,12 +152,12 @@ static void abort_upload(struct actor *a, struct upload *u, int name)
 
 void creator_main(struct actor *a)
 {
-    AUTO(catalogue_close) struct catalogue *c = open_catalogue(a);
-    int rounds = 1 + (int)rng_below(&a->rng, 3);
+    AUTO(catalogue_close) struct catalogue *c = sim_open_catalogue(a);
+    int rounds = a->sim->storm ? 4 : 1 + (int)rng_below(&a->rng, 3);
 
     for (int i = 0; c && i < rounds && !a->dead; i++) {
         AUTO(upload_free) struct upload *u = NULL;
-        int name = rng_chance(&a->rng, 200);
+        int name = !a->sim->storm && rng_chance(&a->rng, 200);
         bool shared = rng_chance(&a->rng, 500);
         struct upload_terms terms = {
             .name = sim_names[name], .owner = "sim", .host = "sim", .source = "/sim"};
@@ -164,6 +166,8 @@ void creator_main(struct actor *a)
             continue;
         if (a->registered_step >= a->rounds_step)
             sim_violation(a->sim, "the condemned lists were read before registering (I6)");
+        if (a->sim->watch)
+            watch_begun(a->sim, upload_session(u), a->rounds_step);
         note(a, TOLD_OWNED, name, upload_version(u), upload_session(u));
         struct session_note session = {name, upload_version(u), *upload_session(u)};
         if (shared && vec_push(&a->sim->sessions, session) < 0)
@@ -171,13 +175,13 @@ void creator_main(struct actor *a)
         if (rng_chance(&a->rng, 100))
             abort_upload(a, u, name);
         else
-            publish(a, u, name, shared);
+            publish(a, c, u, name, shared);
     }
 }
 
 void resumer_main(struct actor *a)
 {
-    AUTO(catalogue_close) struct catalogue *c = open_catalogue(a);
+    AUTO(catalogue_close) struct catalogue *c = sim_open_catalogue(a);
 
     for (int i = 0; c && i < 12 && !a->dead; i++) {
         AUTO(upload_free) struct upload *u = NULL;
@@ -197,7 +201,7 @@ void resumer_main(struct actor *a)
         if (rng_chance(&a->rng, 100))
             abort_upload(a, u, s.name);
         else
-            publish(a, u, s.name, true);
+            publish(a, c, u, s.name, true);
     }
 }
 
@@ -205,7 +209,7 @@ void resumer_main(struct actor *a)
 
 void expirer_main(struct actor *a)
 {
-    AUTO(catalogue_close) struct catalogue *c = open_catalogue(a);
+    AUTO(catalogue_close) struct catalogue *c = sim_open_catalogue(a);
 
     for (int i = 0; c && i < 4 && !a->dead; i++) {
         int name = rng_chance(&a->rng, 200);
@@ -277,7 +281,7 @@ static void resolve_newest(struct actor *a, struct catalogue *c, int name)
 
 void lister_main(struct actor *a)
 {
-    AUTO(catalogue_close) struct catalogue *c = open_catalogue(a);
+    AUTO(catalogue_close) struct catalogue *c = sim_open_catalogue(a);
     enum version_status last[SIM_NAMES * 64] = {VERSION_PROCESSING};
 
     for (int i = 0; c && i < 4 && !a->dead; i++) {

@@ -12,7 +12,7 @@
 #define VERSIONS_MAX 256
 
 struct fact {
-    bool allocated, decided, committed;
+    bool allocated, decided, committed, deleted;
     uint64_t files; /* of a commit: the attempt's id */
     struct session_id session;
 };
@@ -99,6 +99,8 @@ static void check_commit(struct facts *f, const char *key, struct fact *fact, co
 
     fact->committed = true;
     fact->files = (uint64_t)json_integer_value(json_object_get(body, "files"));
+    if (fact->deleted) /* its objects may have gone */
+        return;
     if (!take_session(m, &ref.session) || !digest || digest_from_hex(&ref.digest, digest) < 0)
         sim_violation(f->sim, "%s names no manifest", key);
     else
@@ -124,7 +126,10 @@ static int collect(void *ctx, const struct store_entry *entry)
     struct fact *fact = &f->of[which][n];
     json_t *body = read_body(f->sim, entry->key);
     struct session_id session;
-    if (!body || !take_session(body, &session)) {
+    if (leaf[0] == 'd') { /* "a" comes before "d/...", and that before "o" */
+        const char *decision = json_string_value(json_object_get(body, "decision"));
+        fact->deleted |= decision && strcmp(decision, "deleted") == 0;
+    } else if (!body || !take_session(body, &session)) {
         sim_violation(f->sim, "%s is no whole record", entry->key);
     } else if (strcmp(leaf, "a") == 0) { /* keys ascend: "a" comes before "o" */
         fact->allocated = true;

@@ -73,6 +73,22 @@ static void take_off(struct sim *sim, const char *key, struct bytes body, bool r
         abort();
 }
 
+static int put_now(struct sim *sim, const char *key, struct bytes body)
+{
+    int r = store_put_if_absent(sim->raw, key, body);
+
+    if (r == 0 && sim->watch)
+        watch_put(sim, key, body);
+    return r;
+}
+
+static int remove_now(struct sim *sim, const char *key)
+{
+    if (sim->watch)
+        watch_remove(sim, key);
+    return store_remove(sim->raw, key);
+}
+
 void sim_land(struct sim *sim)
 {
     size_t i = rng_below(&sim->rng, sim->flights.count);
@@ -83,8 +99,7 @@ void sim_land(struct sim *sim)
         sim->stats.never++;
         sim_log(sim, "%s never lands", f.key);
     } else {
-        int r = f.removal ? store_remove(sim->raw, f.key)
-                          : store_put_if_absent(sim->raw, f.key, buf_bytes(&f.body));
+        int r = f.removal ? remove_now(sim, f.key) : put_now(sim, f.key, buf_bytes(&f.body));
         sim->stats.late++;
         sim_log(sim, "%s lands late: %d", f.key, r);
     }
@@ -93,13 +108,13 @@ void sim_land(struct sim *sim)
 }
 
 /* I6: no object of a session before its registration. */
-static void watch_put(struct actor *a, const char *key)
+static void watch_order(struct actor *a, const char *key)
 {
     char session[64];
 
     if (strchr("pxm", key[0]) && key[1] == '/') {
         (void)snprintf(session, sizeof session, "s/%.32s/i", key + 2);
-        if (!sim_exists(a->sim, session))
+        if (!sim_exists(a->sim, session) && !(a->sim->watch && watch_has_seen(a->sim, session)))
             sim_violation(a->sim, "%s is written before its session is registered (I6)", key);
     }
     if (key[0] == 's' && strcmp(key + strlen(key) - 2, "/i") == 0)
@@ -117,11 +132,11 @@ static int sim_put_if_absent(struct store *s, const char *key, struct bytes body
         return -EIO;
     enum fate f = draw(sim, true);
     log_call(a, "puts", key, f);
-    watch_put(a, key);
+    watch_order(a, key);
     if (f == FATE_LATE)
         take_off(sim, key, body, false);
     else if (f != FATE_LOST_BEFORE && f != FATE_REFUSED)
-        r = store_put_if_absent(sim->raw, key, body);
+        r = put_now(sim, key, body);
     sim_yield(a);
     if (a->dead)
         return -EIO;
@@ -156,6 +171,7 @@ static int sim_get(struct store *s, const char *key, uint64_t offset, void *data
 
 /* A few rows, copied, so that others may write before the next few. */
 struct page {
+    struct sim *sim;
     struct store_entry rows[8];
     char keys[8][STORE_KEY_MAX + 1];
     unsigned count, max;
@@ -170,6 +186,8 @@ static int take_row(void *ctx, const struct store_entry *entry)
     p->rows[p->count] = *entry;
     (void)snprintf(p->keys[p->count], sizeof p->keys[0], "%s", entry->key); /* fits */
     p->rows[p->count].key = p->keys[p->count];
+    if (p->sim->watch && !entry->is_prefix)
+        p->rows[p->count].mtime_ms = watch_mtime(p->sim, entry->key);
     p->count++;
     return 0;
 }
@@ -188,11 +206,13 @@ static int sim_list(struct store *s, const char *prefix, const struct store_list
     log_call(a, "lists", prefix, f);
     if (strcmp(prefix, "g/") == 0)
         a->rounds_step = a->sim->steps;
+    if (ret_now_ms) /* A4: half a second of error */
+        *ret_now_ms = a->sim->now_ms - 500 + (int64_t)rng_below(&a->sim->rng, 1000);
     if (f == FATE_LOST_BEFORE)
         return doubt(a->sim);
     for (;;) {
-        struct page page = {.max = a->sim->page_rows};
-        int r = store_list(a->sim->raw, prefix, &rest, take_row, &page, ret_now_ms);
+        struct page page = {.sim = a->sim, .max = a->sim->page_rows};
+        int r = store_list(a->sim->raw, prefix, &rest, take_row, &page, NULL);
         if (r < 0)
             return r;
         for (unsigned i = 0; i < page.count; i++) {
@@ -224,7 +244,7 @@ static int sim_remove(struct store *s, const char *key)
         take_off(a->sim, key, (struct bytes){NULL, 0}, true);
         return doubt(a->sim);
     }
-    int r = store_remove(a->sim->raw, key);
+    int r = remove_now(a->sim, key);
     return f == FATE_FINE ? r : doubt(a->sim);
 }
 

@@ -229,6 +229,11 @@ static void run_all(struct sim *sim)
             sim->stats.deaths++;
             sim_log(sim, "%s %d dies", a->role, a->number);
         }
+        /* Anybody may stall anywhere, for longer than any lease. */
+        if (sim->watch && rng_chance(&sim->rng, sim->storm ? 20 : 3)) {
+            a->wake_ms = sim->now_ms + (int64_t)rng_below(&sim->rng, sim->storm ? 8000 : 40000);
+            continue;
+        }
         resume_actor(sim, a);
     }
     while (sim->flights.count) /* the last answers of the world come in */
@@ -252,7 +257,32 @@ static int cast(struct sim *sim)
     return r;
 }
 
-bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, size_t size)
+static int cast_holders(struct sim *sim)
+{
+    static const struct {
+        const char *role;
+        actor_fn *fn;
+        unsigned max;
+    } roles[] = {{"creator", creator_main, 3},
+                 {"holder", holder_main, 2},
+                 {"deleter", deleter_main, 2},
+                 {"collector", collector_main, 2}};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < sizeof roles / sizeof *roles; i++) {
+        uint64_t count = (i == 0) + rng_below(&sim->rng, roles[i].max + (i > 0));
+        if (sim->storm)
+            count = i == 1 ? 0 : roles[i].max;
+        for (uint64_t k = 0; r == 0 && k < count && sim->actor_count < SIM_ACTORS_MAX; k++)
+            r = add_actor(sim, roles[i].role, roles[i].fn);
+    }
+    if (r == 0 && sim->actor_count < SIM_ACTORS_MAX && rng_chance(&sim->rng, 300))
+        r = add_actor(sim, "expirer", expirer_main);
+    return r;
+}
+
+bool sim_run(uint64_t seed, enum sim_plan plan, bool verbose, struct sim_stats *stats, char *text,
+             size_t size)
 {
     static const unsigned fault_rates[] = {0, 20, 60, 150, 300};
     static const unsigned death_rates[] = {0, 0, 5, 20};
@@ -261,6 +291,9 @@ bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, s
     if (!sim || store_memory_new(&sim->raw) < 0)
         abort();
     sim->seed = seed;
+    sim->plan = plan;
+    if (plan == SIM_PLAN_HOLD)
+        sim->watch = watch_new();
     sim->rng.state = seed;
     sim->now_ms = INT64_C(1700000000000);
     sim->verbose = verbose;
@@ -269,10 +302,15 @@ bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, s
     sim->death_per_mille = death_rates[rng_below(&sim->rng, 4)];
     sim->retry = rng_chance(&sim->rng, 500);
     sim->page_rows = 1 + (unsigned)rng_below(&sim->rng, 6);
-    if (cast(sim) < 0)
+    sim->storm = plan == SIM_PLAN_HOLD && rng_chance(&sim->rng, 50);
+    if (sim->storm)
+        sim->fault_per_mille = sim->death_per_mille = 0;
+    if ((plan == SIM_PLAN_HOLD ? cast_holders(sim) : cast(sim)) < 0)
         abort();
     run_all(sim);
     sim_check(sim);
+    if (sim->watch)
+        watch_end(sim);
 
     bool good = sim->violation[0] == '\0';
     (void)snprintf(text, size, "%s", sim->violation);
@@ -284,6 +322,8 @@ bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, s
     vec_release(&sim->attempts);
     vec_release(&sim->reports);
     vec_release(&sim->sessions);
+    vec_release(&sim->deletions);
+    watch_free(sim->watch);
     free(sim);
     return good;
 }

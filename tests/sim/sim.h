@@ -29,6 +29,9 @@ uint64_t rng_next(struct rng *r);
 uint64_t rng_below(struct rng *r, uint64_t n);
 bool rng_chance(struct rng *r, unsigned per_mille);
 
+/* Which programs there are: publishers and their like, or also holders, deleters and collectors. */
+enum sim_plan { SIM_PLAN_PUBLISH, SIM_PLAN_HOLD };
+
 struct sim;
 struct actor;
 typedef void actor_fn(struct actor *a);
@@ -48,6 +51,9 @@ struct actor {
     int64_t wake_ms;
     uint64_t registered_step, rounds_step; /* when it last wrote s/<session>/i, listed g/ */
     void *fake_stack;                      /* of the address sanitizer */
+    struct hold *hold;                     /* of a holder, and what it holds */
+    int held_name;
+    uint32_t held_version;
 };
 
 /* A put or removal that was not answered and has not landed. */
@@ -83,12 +89,26 @@ struct session_note {
     struct session_id session;
 };
 
+/* One call of catalogue_delete(). */
+struct deletion_note {
+    int name;
+    uint32_t version;
+    bool reported;
+    int result;
+};
+
 struct sim_stats {
     uint64_t commits, aborts, others, unknown, deaths, lost, late, never, resumes, resolves;
+    uint64_t reused, held, refused, deleted, lost_leases, rounds, removed, waits;
 };
+
+struct watch; /* what the judge of holding and collecting knows */
 
 struct sim {
     uint64_t seed;
+    enum sim_plan plan;
+    struct watch *watch; /* SIM_PLAN_HOLD only */
+    VEC(struct deletion_note) deletions;
     struct rng rng; /* of the schedule and the faults */
     struct store *raw;
     int64_t now_ms;
@@ -106,6 +126,7 @@ struct sim {
     VEC(struct session_note) sessions;
     uint32_t newest_committed[SIM_NAMES]; /* that somebody was told of */
     bool retry;                           /* actors use store-retry, as programs do */
+    bool storm;                           /* uploads, deletions and collections without a pause */
     unsigned fault_per_mille, death_per_mille, page_rows;
     bool verbose;
     char violation[512]; /* the first one; empty: none */
@@ -116,7 +137,8 @@ extern const char *const sim_names[SIM_NAMES];
 
 /* ---- sim-world.c ---- */
 /* One run. Adds to *stats. False: a violation, written to `text`. */
-bool sim_run(uint64_t seed, bool verbose, struct sim_stats *stats, char *text, size_t size);
+bool sim_run(uint64_t seed, enum sim_plan plan, bool verbose, struct sim_stats *stats, char *text,
+             size_t size);
 void sim_violation(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sim_log(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The raw store's object is there. */
@@ -133,6 +155,29 @@ void creator_main(struct actor *a);
 void resumer_main(struct actor *a);
 void expirer_main(struct actor *a);
 void lister_main(struct actor *a);
+struct catalogue *sim_open_catalogue(struct actor *a);
+
+/* ---- sim-hold.c ---- */
+void holder_main(struct actor *a);
+void deleter_main(struct actor *a);
+void collector_main(struct actor *a);
+/* Packs of some available version that the upload may name again; added to `m`. */
+void sim_reuse_packs(struct actor *a, struct catalogue *c, struct upload *u, int name,
+                     struct manifest *m);
+
+/* ---- sim-watch.c: sees every change of the raw store when it happens ---- */
+struct watch *watch_new(void);
+void watch_free(struct watch *w);
+void watch_put(struct sim *sim, const char *key, struct bytes body); /* has landed */
+void watch_remove(struct sim *sim, const char *key);                 /* is about to */
+bool watch_has_seen(const struct sim *sim, const char *key);
+int64_t watch_mtime(const struct sim *sim, const char *key);
+/* An upload has begun; it read the condemned lists at `step`. */
+void watch_begun(struct sim *sim, const struct session_id *session, uint64_t step);
+/* I13: what a holder believes now may not have been deleted. */
+void watch_belief(struct sim *sim, const struct actor *a);
+/* Told results of deletions; and that everything that nobody names can be collected. */
+void watch_end(struct sim *sim);
 
 /* ---- sim-check.c ---- */
 /* Looks at the raw store and at what everybody was told, without the catalogue's code. */
