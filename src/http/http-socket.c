@@ -43,7 +43,7 @@ static int local_port(int fd)
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
-    } a;
+    } a = {.any.sa_family = AF_UNSPEC};
     socklen_t size = sizeof a;
 
     if (getsockname(fd, &a.any, &size) < 0)

@@ -88,7 +88,7 @@ int s3_credential_container(struct s3_credentials *k, const struct s3_profile *p
         .no_proxy = strncmp(url, "http://", 7) == 0,
     };
     for (int attempt = 1; r == 0; attempt++) {
-        struct http_response response;
+        struct http_response response = {.status = 0};
         r = http_perform(k->http, &q, &response);
         bool ok = r == 0 && response.status == 200;
         bool again = !ok && attempt < ATTEMPTS && (r < 0 || response.status >= 500);

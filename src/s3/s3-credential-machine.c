@@ -46,7 +46,7 @@ static int ask(struct s3_credentials *k, const char *method, const char *url,
     int r = 0;
 
     for (int attempt = 1; attempt <= ATTEMPTS; attempt++) {
-        struct http_response response;
+        struct http_response response = {.status = 0};
         r = http_perform(k->http, &q, &response);
         bool again = r < 0 || response.status >= 500;
         if (r == 0 && response.status == 200)

@@ -110,14 +110,14 @@ static int read_output(struct env *env, int fd, struct buf *out)
 static int run(struct env *env, char **words, struct buf *out)
 {
     AUTO(close_fd) int fd = -1;
-    pid_t pid;
+    pid_t pid = -1;
     int status = 0;
 
     int r = start(words, &pid, &fd);
     if (r < 0)
         return r;
     r = read_output(env, fd, out);
-    if (r < 0)
+    if (r < 0 && pid > 0)
         (void)kill(pid, SIGKILL); /* ours, and not waited for yet */
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;

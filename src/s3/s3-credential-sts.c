@@ -48,7 +48,7 @@ static int read_credentials(struct bytes body, const char *source, struct s3_cre
                             struct err *err)
 {
     struct reader r = {.ret = ret};
-    int64_t expires;
+    int64_t expires = 0;
 
     int result = s3_xml_parse(body, on_event, &r);
     if (result < 0 || s3_parse_iso_time(r.expiration, &expires) < 0)
@@ -139,7 +139,7 @@ static int ask(struct s3_credentials *k, struct bytes form, const struct s3_cred
     int r = find_endpoint(k, &e, err);
 
     for (int attempt = 1; r == 0; attempt++) {
-        struct http_response response;
+        struct http_response response = {.status = 0};
         struct s3_answer answer = {.code = ""};
         r = post(k, &e, form, base, &response);
         bool again = r == -ETIMEDOUT || r == -ECONNRESET || r == -ECONNREFUSED || r == -EPROTO ||

@@ -294,7 +294,7 @@ static int complete(struct s3_upload *u, bool if_absent, struct err *reason)
         r = s3_call_header(c, "content-type", "application/xml");
     if (r == 0)
         r = s3_call_query(c, "uploadId", u->id);
-    if (r < 0)
+    if (r < 0 || !c)
         return err_fail(reason, r, "cannot write s3://%s/%s: %s", u->bucket, u->key, strerror(-r));
     c->if_absent = if_absent;
     c->root = "CompleteMultipartUploadResult";
