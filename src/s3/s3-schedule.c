@@ -89,6 +89,8 @@ static void *serve(void *arg)
         q->waiting = c->next;
         q->in_flight++;
         pthread_mutex_unlock(&q->lock);
+        if (c->attempts == 0)
+            c->start_ms = now_ms(s); /* waiting for a place does not use up a call's time */
         s3_call_attempt(c);
         pthread_mutex_lock(&q->lock);
     }
