@@ -295,6 +295,7 @@ static int send_request(struct s3_call *c, const struct signed_headers *h, int64
         .deadline_ms = attempt_deadline(c, rest),
         .fresh = c->attempts > 0,
         .encoded_ok = true, /* a label of the object; its length is checked to the byte */
+        .gate = c->gate,
     };
 
     http_response_release(&c->response);

@@ -176,6 +176,7 @@ struct s3_call {
     unsigned attempts; /* that were sent */
     unsigned redirects;
     unsigned attempts_max;         /* 0: as many as time and policy allow */
+    struct http_gate *gate;        /* borrowed; NULL: none */
     const _Atomic bool *abandoned; /* borrowed; true: no more attempts. NULL: never */
     const char *root;              /* a 2xx is one only with this root in its body; NULL: any */
     bool in_doubt;                 /* an attempt may have taken effect without an answer */
@@ -203,6 +204,10 @@ int s3_call_run(struct s3_call *c, struct err *err);
 /* For the schedule: make one attempt now, or end the call. It may be gone on return. */
 void s3_call_attempt(struct s3_call *c);
 void s3_call_finish(struct s3_call *c, int result);
+
+/* s3-object.c */
+int s3_put_call(struct s3 *s, const char *bucket, const char *key, struct bytes body,
+                bool if_absent, struct s3_call **ret);
 
 /* ---- schedule and retries, s3-schedule.c ---- */
 

@@ -173,8 +173,8 @@ int s3_get_async(struct s3 *s, const char *bucket, const char *key, uint64_t off
 
 /* ---- writing ---- */
 
-int s3_put(struct s3 *s, const char *bucket, const char *key, struct bytes body, bool if_absent,
-           struct err *err)
+int s3_put_call(struct s3 *s, const char *bucket, const char *key, struct bytes body,
+                bool if_absent, struct s3_call **ret)
 {
     AUTO(s3_call_free) struct s3_call *c = NULL;
 
@@ -182,10 +182,33 @@ int s3_put(struct s3 *s, const char *bucket, const char *key, struct bytes body,
     if (r == 0 && if_absent)
         r = s3_call_header(c, "if-none-match", "*");
     if (r < 0)
-        return no_call(err, r, bucket, key);
+        return r;
     c->if_absent = if_absent;
     s3_call_body(c, body);
-    return s3_call_run(c, err);
+    *ret = take_ptr(&c);
+    return 0;
+}
+
+int s3_put(struct s3 *s, const char *bucket, const char *key, struct bytes body, bool if_absent,
+           struct err *err)
+{
+    AUTO(s3_call_free) struct s3_call *c = NULL;
+
+    int r = s3_put_call(s, bucket, key, body, if_absent, &c);
+    return r < 0 ? no_call(err, r, bucket, key) : s3_call_run(c, err);
+}
+
+int s3_put_if_absent(struct s3 *s, const char *bucket, const char *key, struct bytes body,
+                     bool *ret_in_doubt, struct err *err)
+{
+    AUTO(s3_call_free) struct s3_call *c = NULL;
+
+    int r = s3_put_call(s, bucket, key, body, true, &c);
+    if (r < 0)
+        return no_call(err, r, bucket, key);
+    r = s3_call_run(c, err);
+    *ret_in_doubt = c->in_doubt;
+    return r;
 }
 
 int s3_delete(struct s3 *s, const char *bucket, const char *key, struct err *err)
@@ -214,13 +237,15 @@ static int ask_setting(struct s3 *s, const char *bucket, const char *action, con
     return r < 0 ? r : s3_call_run(*ret, NULL);
 }
 
-/* A setting that answers 404 where there is none. */
-static int has_setting(struct s3 *s, const char *bucket, const char *action, const char *what)
+/* A list of rules: none is a 404, or (Ceph) an empty list. */
+static int has_rules(struct s3 *s, const char *bucket, const char *action, const char *what)
 {
     AUTO(s3_call_free) struct s3_call *c = NULL;
     int r = ask_setting(s, bucket, action, what, &c);
 
-    return r == 0 ? 1 : r == -ENOENT ? 0 : -1;
+    if (r < 0)
+        return r == -ENOENT ? 0 : -1;
+    return memmem(c->answer_body.data, c->answer_body.size, "<Rule>", strlen("<Rule>")) != NULL;
 }
 
 int s3_bucket_settings(struct s3 *s, const char *bucket, struct s3_bucket_settings *ret)
@@ -230,8 +255,8 @@ int s3_bucket_settings(struct s3 *s, const char *bucket, struct s3_bucket_settin
 
     *ret = (struct s3_bucket_settings){
         .versioning = -1,
-        .lifecycle = has_setting(s, bucket, "s3:GetLifecycleConfiguration", "lifecycle"),
-        .replication = has_setting(s, bucket, "s3:GetReplicationConfiguration", "replication"),
+        .lifecycle = has_rules(s, bucket, "s3:GetLifecycleConfiguration", "lifecycle"),
+        .replication = has_rules(s, bucket, "s3:GetReplicationConfiguration", "replication"),
     };
     int r = ask_setting(s, bucket, "s3:GetBucketVersioning", "versioning", &c);
     if (r == 0) {

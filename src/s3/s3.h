@@ -80,6 +80,14 @@ int s3_head(struct s3 *s, const char *bucket, const char *key, struct s3_object 
 /* `if_absent`: put-if-absent. Checksum header always. */
 int s3_put(struct s3 *s, const char *bucket, const char *key, struct bytes body, bool if_absent,
            struct err *err);
+/* Put-if-absent; *ret_in_doubt: an attempt of it had no answer and may have landed. */
+int s3_put_if_absent(struct s3 *s, const char *bucket, const char *key, struct bytes body,
+                     bool *ret_in_doubt, struct err *err);
+/* For probes: put-if-absent of each body (none is empty) to one key, which overlap for certain: no
+ * request is complete before all have begun. One attempt each; ret_results[i] is what it gave. */
+#define S3_OVERLAP_MAX 16u
+int s3_put_overlapped(struct s3 *s, const char *bucket, const char *key, const struct bytes *bodies,
+                      unsigned count, int *ret_results, struct err *err);
 int s3_delete(struct s3 *s, const char *bucket, const char *key, struct err *err);
 
 /* A multipart upload: parts in order, several under way at once, bounded memory. */
