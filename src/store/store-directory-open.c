@@ -58,6 +58,30 @@ enum store_sharing store_directory_sharing(uint64_t fs_type, const char **ret_na
     return sharing;
 }
 
+/* The file system decides; whether link(2) does what it must is not for a library to try. */
+int store_directory_probe(struct store *s, struct store_probe *ret, struct err *err)
+{
+    static const char *const promises[] = {
+        [STORE_SHARING_LOCAL] = "one host uses it",
+        [STORE_SHARING_COHERENT] = "many hosts may use it",
+        [STORE_SHARING_READ] = "other hosts may only read",
+        [STORE_SHARING_UNKNOWN] = "nothing is known of it",
+    };
+    const struct store_directory *d = (const struct store_directory *)s;
+    struct statfs fs;
+    const char *name;
+
+    if (fstatfs(d->root_fd, &fs) < 0)
+        return err_fail(err, -errno, "cannot look at %s: %s", s->location, strerror(errno));
+    enum store_sharing sharing = store_directory_sharing((uint64_t)fs.f_type, &name);
+    *ret = (struct store_probe){.versioning = -1,
+                                .lifecycle = -1,
+                                .replication = -1,
+                                .file_system = name,
+                                .sharing = promises[sharing]};
+    return 0;
+}
+
 /* Whether a store at `fd` may be written to; `path` is for the sentence. */
 static int check_file_system(int fd, const char *path, unsigned flags, bool *ret_own_clock,
                              struct err *err)

@@ -281,5 +281,6 @@ const struct store_ops store_directory_ops = {
     .upload_commit = store_directory_upload_commit,
     .upload_abort = store_directory_upload_abort,
     .space = directory_space,
+    .probe = store_directory_probe,
     .close = directory_close,
 };

@@ -55,6 +55,7 @@ int store_directory_upload(struct store *s, const char *key, struct store_upload
 int store_directory_upload_write(struct store_upload *u, const void *data, size_t size);
 int store_directory_upload_commit(struct store_upload *u);
 void store_directory_upload_abort(struct store_upload *u);
+int store_directory_probe(struct store *s, struct store_probe *ret, struct err *err);
 int store_directory_list(struct store *s, const char *prefix,
                          const struct store_list_options *options, store_list_fn *fn, void *ctx,
                          int64_t *ret_now_ms);
@@ -90,5 +91,45 @@ void store_directory_set_durable(struct store_directory *d, const char *path, si
 void store_temp_name(char ret[static STORE_TEMP_NAME_SIZE], pid_t pid);
 /* Remove what processes of this host that are gone have left, of more than a day ago. */
 void store_temps_clean(const struct store_directory *d);
+
+/* ---- S3 store ---- */
+
+/* Sentences that are kept: one per code, the least recent gives way. */
+#define STORE_S3_SENTENCES 8u
+
+struct s3;
+
+struct store_s3_sentence {
+    int code; /* 0: none */
+    uint64_t when;
+    char text[1024];
+};
+
+struct store_s3 {
+    struct store base;
+    struct s3 *s3;
+    struct env *env;
+    char bucket[256];
+    char prefix[STORE_KEY_MAX + 2]; /* "" or ending in '/' */
+    pthread_mutex_t lock;
+    struct store_s3_sentence sentences[STORE_S3_SENTENCES]; /* under lock */
+    uint64_t failures;
+};
+
+/* The whole key in the bucket: prefix and key both fit. */
+#define STORE_S3_KEY_SIZE 1032u
+
+extern const struct store_ops store_s3_ops;
+
+int store_s3_open(const char *location, unsigned flags, const struct store_options *options,
+                  struct store **ret, struct err *err);
+void store_s3_key(const struct store_s3 *d, const char *key, char ret[static STORE_S3_KEY_SIZE]);
+/* Keep the sentence of a failure, for store_error(); gives `code` back. */
+int store_s3_failed(struct store_s3 *d, int code, const struct err *why);
+int store_s3_upload(struct store *s, const char *key, struct store_upload **ret);
+int store_s3_upload_write(struct store_upload *u, const void *data, size_t size);
+int store_s3_upload_commit(struct store_upload *u);
+void store_s3_upload_abort(struct store_upload *u);
+int store_s3_probe(struct store *s, struct store_probe *ret, struct err *err);
 
 #endif

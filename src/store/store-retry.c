@@ -184,6 +184,11 @@ static int retry_space(struct store *s, struct store_space *ret)
     return store_space(retry_of(s)->below, ret);
 }
 
+static int retry_probe(struct store *s, struct store_probe *ret, struct err *err)
+{
+    return store_probe(retry_of(s)->below, ret, err);
+}
+
 static void retry_close(struct store *s)
 {
     store_close(retry_of(s)->below);
@@ -199,6 +204,7 @@ static const struct store_ops retry_ops = {
     .remove = retry_remove,
     .upload = retry_upload, /* no other upload verbs: no upload is of this store */
     .space = retry_space,
+    .probe = retry_probe,
     .close = retry_close,
 };
 

@@ -15,41 +15,53 @@
  */
 #define STORE_FIRST_GET (64u << 10)
 
-static int open_memory(const char *rest, unsigned flags, struct store **ret, struct err *err)
+static int open_memory(const char *rest, unsigned flags, const struct store_options *options,
+                       struct store **ret, struct err *err)
 {
     if (*rest)
         return err_fail(err, -EINVAL, "the store location memory:%s is not \"memory:\"", rest);
     return store_memory_new(ret);
 }
 
+static int open_directory(const char *rest, unsigned flags, const struct store_options *options,
+                          struct store **ret, struct err *err)
+{
+    return store_directory_open(rest, flags, ret, err);
+}
+
 /* What a location may begin with. `skip`: bytes that are not handed to `open`. */
 static const struct store_kind {
     const char *begins;
     size_t skip;
-    int (*open)(const char *rest, unsigned flags, struct store **ret, struct err *err);
+    int (*open)(const char *rest, unsigned flags, const struct store_options *options,
+                struct store **ret, struct err *err);
 } store_kinds[] = {
-    {"/", 0, store_directory_open},
-    {"file:///", 7, store_directory_open},
+    {"/", 0, open_directory},
+    {"file:///", 7, open_directory},
     {"memory:", 7, open_memory},
-    {"s3:", 0, NULL}, /* known by name, so that the message is not "unknown" */
+    {"s3:", 0, store_s3_open},
 };
 
 int store_open(const char *location, unsigned flags, struct store **ret, struct err *err)
 {
+    return store_open_with(location, flags, NULL, ret, err);
+}
+
+int store_open_with(const char *location, unsigned flags, const struct store_options *options,
+                    struct store **ret, struct err *err)
+{
+    static const struct store_options none = {0};
+
     for (size_t i = 0; i < sizeof store_kinds / sizeof *store_kinds; i++) {
         const struct store_kind *kind = &store_kinds[i];
         if (strncmp(location, kind->begins, strlen(kind->begins)) != 0)
             continue;
-        if (!kind->open)
-            return err_fail(err, -EPROTONOSUPPORT,
-                            "the store %s cannot be used: this program has no support for \"%s\" "
-                            "stores",
-                            location, kind->begins);
-        int r = kind->open(location + kind->skip, flags, ret, err);
+        int r = kind->open(location + kind->skip, flags, options ? options : &none, ret, err);
         return r < 0 ? err_fail(err, r, "cannot open the store %s: %s", location, strerror(-r)) : 0;
     }
     return err_fail(err, -EINVAL,
-                    "the store location \"%s\" is neither an absolute path nor file:///path",
+                    "the store location \"%s\" is neither an absolute path, nor file:///path, nor "
+                    "s3://bucket/prefix",
                     location);
 }
 
@@ -230,4 +242,22 @@ void store_upload_abort(struct store_upload *u)
 int store_space(struct store *s, struct store_space *ret)
 {
     return s->ops->space(s, ret);
+}
+
+int store_probe(struct store *s, struct store_probe *ret, struct err *err)
+{
+    struct store_probe none = {.versioning = -1, .lifecycle = -1, .replication = -1};
+
+    if (s->ops->probe)
+        return s->ops->probe(s, ret, err);
+    *ret = none;
+    return 0;
+}
+
+const char *store_error(struct store *s, int code)
+{
+    static _Thread_local char sentence[1024];
+
+    return s->ops->explain && s->ops->explain(s, code, sentence, sizeof sentence) ? sentence
+                                                                                  : strerror(-code);
 }

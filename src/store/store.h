@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A store maps keys to immutable bytes. A local directory and an S3 bucket are stores.
+ * A store maps keys to immutable bytes. A local directory and a prefix of an S3 bucket are stores.
  *
  * A key is written at most once: store_put_if_absent() and an upload's commit are the only ways to
  * write, and the only atomic steps of the whole system. Whoever loses the race gets -EEXIST and
@@ -64,6 +64,16 @@ struct store_space {
     int64_t free_objects;
 };
 
+/* What trying it out has shown. */
+struct store_probe {
+    unsigned rounds, racers; /* of overlapped puts, each with one winner; 0: needs no probe */
+    int64_t clock_offset_ms; /* the store's clock, less ours */
+    int64_t clock_spread_ms; /* between its clock when asked and when it dates an object (A4) */
+    int versioning, lifecycle, replication; /* of the bucket: 1 yes, 0 no, -1 may not look */
+    const char *file_system;                /* of a directory: its name; else NULL */
+    const char *sharing;                    /* and what it promises to several hosts */
+};
+
 struct store_ops {
     const char *kind; /* "directory", "memory", ... for messages */
 
@@ -98,6 +108,10 @@ struct store_ops {
     void (*upload_abort)(struct store_upload *u);
 
     int (*space)(struct store *s, struct store_space *ret);
+    /* NULL: nothing has to be tried out. */
+    int (*probe)(struct store *s, struct store_probe *ret, struct err *err);
+    /* The sentence behind the last failure with `code`; false if it has none. May be NULL. */
+    bool (*explain)(struct store *s, int code, char *ret, size_t size);
     void (*close)(struct store *s);
 };
 
@@ -119,9 +133,22 @@ enum store_open_flags {
     STORE_COHERENT = 1 << 1, /* --store-is-coherent: trust an unknown file system */
 };
 
-/* Open by location: "file:///path" or an absolute path; "memory:" (an empty one of its own).
- * Scheme "s3:" gives -EPROTONOSUPPORT with a sentence. The caller closes. */
+/* What a location does not say of an S3 store. Borrowed until the open returns. NULL: as AWS's own
+ * tools find it. */
+struct store_options {
+    const char *endpoint;   /* "https://host[:port]" */
+    const char *region;     /* a redirect corrects it */
+    const char *addressing; /* "auto", "path", "virtual" */
+    const char *profile;    /* of the AWS configuration */
+    const char *ca_file;    /* certificates that may sign the endpoint's */
+};
+
+/* Open by location: "file:///path" or an absolute path; "s3://bucket/prefix"; "memory:" (an empty
+ * one of its own). Opening an S3 store makes no request: what is wrong with it shows at the first
+ * call. `options` may be NULL. The caller closes. */
 int store_open(const char *location, unsigned flags, struct store **ret, struct err *err);
+int store_open_with(const char *location, unsigned flags, const struct store_options *options,
+                    struct store **ret, struct err *err);
 void store_close(struct store *s); /* NULL is fine */
 AUTO_FREE_FUNC(struct store, store_close);
 
@@ -181,5 +208,12 @@ int store_upload_write(struct store_upload *u, const void *data, size_t size);
 int store_upload_commit(struct store_upload *u);
 void store_upload_abort(struct store_upload *u); /* NULL is fine */
 int store_space(struct store *s, struct store_space *ret);
+/* Try out what is assumed of a store that many write to (A1, A4). -EOPNOTSUPP with a sentence: it
+ * does not keep it, and must not be written to. Some seconds; leaves nothing behind. */
+int store_probe(struct store *s, struct store_probe *ret, struct err *err);
+/* What `code` meant when a call of this store last gave it: the store's own sentence where it has
+ * one (S3: which permission is missing on what), else strerror(). Valid until the next call on this
+ * thread. */
+const char *store_error(struct store *s, int code);
 
 #endif

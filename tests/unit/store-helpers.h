@@ -98,13 +98,45 @@ static inline struct fixture open_wrapped(void)
     return f;
 }
 
+/* Below a prefix of its own in the bucket that the environment names, with its credentials. */
+static inline bool has_s3(void)
+{
+    return getenv("S3_TEST_ENDPOINT") && getenv("S3_TEST_BUCKET");
+}
+
+static inline struct fixture open_s3(void)
+{
+    struct store_options options = {.endpoint = getenv("S3_TEST_ENDPOINT"),
+                                    .region = getenv("S3_TEST_REGION")};
+    struct fixture f = {0};
+    struct err err = ERR_INIT;
+    char location[256];
+    uint64_t random;
+
+    env_real()->random(env_real(), &random, sizeof random);
+    (void)snprintf(location, sizeof location, "s3://%s/test-store/%016llx",
+                   getenv("S3_TEST_BUCKET"), (unsigned long long)random);
+    int r = store_open_with(location, STORE_WRITE, &options, &f.s, &err);
+    if (r < 0)
+        fail_msg("%s", err.text);
+    return f;
+}
+
+static inline bool always(void)
+{
+    return true;
+}
+
 static const struct kind {
     const char *name;
     struct fixture (*open)(void);
+    bool (*is_here)(void);
+    bool flat; /* a key may be what stands before a '/' of another */
 } kinds[] = {
-    {"memory", open_memory},
-    {"directory", open_directory},
-    {"wrapped", open_wrapped},
+    {"memory", open_memory, always, false},
+    {"directory", open_directory, always, false},
+    {"wrapped", open_wrapped, always, false},
+    {"s3", open_s3, has_s3, true},
 };
 
 /* ---- helpers ---- */
