@@ -86,7 +86,7 @@ static int find_round(struct collection *g)
         return g->error;
     if (r < 0)
         return err_fail(g->err, r, "cannot list the collection rounds in the store %s: %s",
-                        g->c->store->location, strerror(-r));
+                        g->c->store->location, store_error(g->c->store, r));
     if (leave_round(&l, 0))
         return g->error;
     g->round = l.newest;
@@ -255,7 +255,7 @@ static int list_undecided(struct collection *g, json_t *ret)
         r = g->error;
     else if (r < 0)
         (void)err_fail(g->err, r, "cannot list the uploads in the store %s: %s",
-                       g->c->store->location, strerror(-r));
+                       g->c->store->location, store_error(g->c->store, r));
     for (size_t i = 0; r == 0 && i < s.rows.count; i++) {
         const struct survey_version *v = survey_session(&g->survey, &s.rows.at[i].session);
         struct collect_wait w = {0};

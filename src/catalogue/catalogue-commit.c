@@ -75,7 +75,7 @@ static int check_session(struct catalogue *c, struct expected *e)
         return e->error;
     if (r < 0)
         return err_fail(e->err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     if (e->found != e->count)
         return err_fail(e->err, -ENOENT, "%zu of %zu objects under %s are missing in the store %s",
                         e->count - e->found, e->count, prefix, c->store->location);
@@ -145,7 +145,7 @@ static int write_manifest(struct upload *u, const struct manifest *m, struct obj
         doubt_sleep(u->c, (int)i);
     }
     return err_fail(err, r, "cannot write the manifest %s to the store %s: %s", key,
-                    u->c->store->location, strerror(-r));
+                    u->c->store->location, store_error(u->c->store, r));
 }
 
 /* ---- the outcome ---- */
@@ -272,7 +272,7 @@ static int decide(struct upload *u, const struct draft *commit, struct version_i
     }
     if (!is_doubt(r))
         return err_fail(err, r, "cannot write %s to the store %s: %s", key, u->c->store->location,
-                        strerror(-r));
+                        store_error(u->c->store, r));
     for (int i = 0; i < DOUBT_TRIES; i++) {
         r = read_decision(u, key, commit, ret, err);
         if (r != -ENOENT)
@@ -373,7 +373,7 @@ static int expire_row(struct catalogue *c, const struct version_row *row, bool *
     r = store_list(c->store, prefix, NULL, take_newest, &newest, &now);
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     if (now - newest <= c->dead_after_ms)
         return 0;
     (void)snprintf(reason, sizeof reason, "no sign of life for %lld hours", /* fits */

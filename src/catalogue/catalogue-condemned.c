@@ -114,7 +114,7 @@ int upload_load_condemned(struct upload *u, struct err *err)
         close_round(&s);
     if (r < 0)
         (void)err_fail(err, r, "cannot list the collection rounds in the store %s: %s",
-                       u->c->store->location, strerror(-r));
+                       u->c->store->location, store_error(u->c->store, r));
     else if (s.error < 0)
         r = err_fail(err, s.error, "out of memory");
     else

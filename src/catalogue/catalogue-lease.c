@@ -118,7 +118,7 @@ static int list_leases(struct catalogue *c, const char *name, uint32_t n, struct
         r = l.error;
     else if (r < 0)
         (void)err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                       strerror(-r));
+                       store_error(c->store, r));
     for (size_t i = 0; r == 0 && i < ret->rows.count; i++)
         ret->rows.at[i].age_ms = now > l.mtimes.at[i] ? now - l.mtimes.at[i] : 0;
     vec_release(&l.mtimes);
@@ -253,7 +253,7 @@ int delete_rounds_list(struct catalogue *c, const char *name, uint32_t n, struct
         return l.error;
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     *ret = rounds;
     rounds = (struct delete_rounds){0};
     return 0;

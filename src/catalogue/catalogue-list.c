@@ -93,7 +93,7 @@ static int list_rows(struct catalogue *c, const char *prefix, struct listing *l,
         return l->result;
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     r = pass_rows(l);
     return r ? r : version_reading_finish(l->reading);
 }
@@ -203,7 +203,7 @@ static int resolve_newest(struct catalogue *c, const char *name, struct version_
         if (r < 0 || rows.error < 0)
             return err_fail(err, r < 0 ? r : rows.error,
                             "cannot list the versions of '%s' in the store %s: %s", name,
-                            c->store->location, strerror(r < 0 ? -r : -rows.error));
+                            c->store->location, store_error(c->store, r < 0 ? r : rows.error));
         if (v.rows.count == 0)
             break;
         r = versions_each(c, v.rows.at, v.rows.count, look_for_succeeded, &newest, err);

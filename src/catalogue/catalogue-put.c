@@ -83,7 +83,7 @@ int read_record(struct catalogue *c, const char *key, enum record_type type, jso
                         key);
     if (r < 0)
         return err_fail(err, r, "cannot read %s in the store %s: %s", key, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     return record_decode(bytes, key, type, ret, err);
 }
 
@@ -144,5 +144,5 @@ int put_record(struct catalogue *c, const char *key, enum record_type type, cons
         return err_fail(err, -EIO, "cannot tell whether %s was written to the store %s", key,
                         c->store->location);
     return err_fail(err, r, "cannot write %s to the store %s: %s", key, c->store->location,
-                    strerror(-r));
+                    store_error(c->store, r));
 }

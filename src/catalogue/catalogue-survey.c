@@ -113,7 +113,7 @@ static int list_strictly(struct lister *l, const char *prefix,
         return l->error;
     if (r != 0)
         return err_fail(l->err, r < 0 ? r : -EIO, "cannot list '%s' in the store %s: %s", prefix,
-                        store->location, strerror(r < 0 ? -r : EIO));
+                        store->location, store_error(store, r < 0 ? r : -EIO));
     return 0;
 }
 

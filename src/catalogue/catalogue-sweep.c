@@ -155,14 +155,14 @@ static int sweep_session(struct collection *g, const struct condemned_range *ran
     int r = store_list(store, key, NULL, take_doomed, &d, NULL);
     if (r < 0)
         (void)err_fail(g->err, r, "cannot list %s in the store %s: %s", key, store->location,
-                       strerror(-r));
+                       store_error(store, r));
     for (size_t i = 0; r == 0 && i < d.found.count; i++) {
         const struct survey_object *o = &d.found.at[i];
         object_ref_key(o->letter, &(struct object_ref){.session = o->session, .seq = o->seq}, key);
         r = store_remove(store, key);
         if (r < 0) {
             (void)err_fail(g->err, r, "cannot remove %s from the store %s: %s", key,
-                           store->location, strerror(-r));
+                           store->location, store_error(store, r));
             break;
         }
         g->report.objects++;

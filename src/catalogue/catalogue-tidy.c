@@ -70,7 +70,7 @@ static int list_strays(struct catalogue *c, const char *prefix, store_list_fn *f
     if (s->error)
         return s->error;
     return r < 0 ? err_fail(s->err, r, "cannot list %s in the store %s: %s", prefix,
-                            c->store->location, strerror(-r))
+                            c->store->location, store_error(c->store, r))
                  : 0;
 }
 
@@ -80,7 +80,7 @@ static int remove_stray(struct catalogue *c, const char *key, uint64_t *count, s
 
     if (r < 0)
         return err_fail(err, r, "cannot remove %s from the store %s: %s", key, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     ++*count;
     return 0;
 }
@@ -104,7 +104,7 @@ static int has_objects(struct catalogue *c, const struct session_id *id, bool *r
         int r = store_list(c->store, prefix, NULL, found_one, ret, NULL);
         if (r < 0)
             return err_fail(err, r, "cannot list %s in the store %s: %s", prefix,
-                            c->store->location, strerror(-r));
+                            c->store->location, store_error(c->store, r));
     }
     return 0;
 }

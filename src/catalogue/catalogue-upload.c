@@ -193,7 +193,7 @@ static int count_on(struct upload *u, const char *prefix, size_t skip, uint32_t 
     int r = store_list(u->c->store, prefix, NULL, take_number, &n, NULL);
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, u->c->store->location,
-                        strerror(-r));
+                        store_error(u->c->store, r));
     *ret = n.next;
     return 0;
 }
@@ -332,7 +332,7 @@ int upload_each_pack(struct upload *u, upload_pack_fn *fn, void *ctx, struct err
     } else {
         r = found.error ? found.error : r;
         (void)err_fail(err, r, "cannot list %s in the store %s: %s", prefix, u->c->store->location,
-                       strerror(-r));
+                       store_error(u->c->store, r));
     }
     vec_release(&found.packs);
     return r;

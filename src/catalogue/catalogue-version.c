@@ -71,7 +71,7 @@ int version_rows_list(struct catalogue *c, const char *prefix, struct version_ro
         return err_fail(err, filler.error, "out of memory");
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     return 0;
 }
 
@@ -96,7 +96,7 @@ int version_highest(struct catalogue *c, const char *name, uint32_t *ret, struct
                        take_highest, &highest, NULL);
     if (r < 0)
         return err_fail(err, r, "cannot list the versions of '%s' in the store %s: %s", name,
-                        c->store->location, strerror(-r));
+                        c->store->location, store_error(c->store, r));
     *ret = highest;
     return 0;
 }
@@ -208,7 +208,7 @@ static int read_phase(struct catalogue *c, struct version_info *info, struct err
     int r = store_list(c->store, prefix, NULL, take_last_key, last, NULL);
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     if (!last[0])
         return 0;
     r = read_record(c, last, RECORD_HEARTBEAT, &body, err);
@@ -263,7 +263,7 @@ static int read_deletion(struct catalogue *c, struct version_info *info, struct 
     int r = store_list(c->store, prefix, NULL, take_result_key, &results, NULL);
     if (r < 0)
         return err_fail(err, r, "cannot list %s in the store %s: %s", prefix, c->store->location,
-                        strerror(-r));
+                        store_error(c->store, r));
     for (size_t i = 0; i < results.keys.count; i++) {
         AUTO(json_decref) json_t *body = NULL;
         const char *key = results.keys.at[i];
@@ -352,7 +352,7 @@ int catalogue_manifest(struct catalogue *c, const struct version_info *info, str
         return err_fail(err, -EBADMSG, "the manifest %s is damaged: it is longer than any", key);
     if (r < 0)
         return err_fail(err, r, "cannot read the manifest %s of version %" PRIu32 " of '%s': %s",
-                        key, info->version, info->name, strerror(-r));
+                        key, info->version, info->name, store_error(c->store, r));
     struct digest digest = digest_of(b.data, b.size);
     if (b.size != info->manifest.length || !digest_equal(&digest, &info->manifest.digest))
         return err_fail(err, -EBADMSG,

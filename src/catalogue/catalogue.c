@@ -68,7 +68,8 @@ static int holds_anything(struct catalogue *c, bool *ret, struct err *err)
     int r = store_list(c->store, "", &(struct store_list_options){.by_component = true}, first_key,
                        &found, NULL);
     if (r < 0)
-        return err_fail(err, r, "cannot list the store %s: %s", c->store->location, strerror(-r));
+        return err_fail(err, r, "cannot list the store %s: %s", c->store->location,
+                        store_error(c->store, r));
     *ret = found;
     return 0;
 }
@@ -76,16 +77,26 @@ static int holds_anything(struct catalogue *c, bool *ret, struct err *err)
 static int make_format(struct catalogue *c, json_t **ret, struct err *err)
 {
     AUTO(draft_release) struct draft d = {0};
+    struct store_probe probe;
     uint8_t id[16];
     char hex[2 * sizeof id + 1];
 
+    int r = store_probe(c->store, &probe, err); /* before anything is decided in it */
+    if (r < 0)
+        return r;
     c->env->random(c->env, id, sizeof id);
     hex_encode(hex, id, sizeof id);
-    int r = draft_make(c, RECORD_FORMAT,
-                       json_pack("{s:i, s:s, s:I, s:I}", "format", CATALOGUE_FORMAT, "store_id",
-                                 hex, "created_ms", (json_int_t)catalogue_now_ms(c),
-                                 "dead_after_ms", (json_int_t)CATALOGUE_DEAD_AFTER_MS),
-                       &d, err);
+    json_t *body = json_pack("{s:i, s:s, s:I, s:I}", "format", CATALOGUE_FORMAT, "store_id", hex,
+                             "created_ms", (json_int_t)catalogue_now_ms(c), "dead_after_ms",
+                             (json_int_t)CATALOGUE_DEAD_AFTER_MS);
+    if (body && probe.rounds &&
+        json_object_set_new(body, "probe",
+                            json_pack("{s:s, s:i, s:i}", "put_if_absent", "kept", "rounds",
+                                      (int)probe.rounds, "writers", (int)probe.racers)) < 0) {
+        json_decref(body);
+        body = NULL;
+    }
+    r = draft_make(c, RECORD_FORMAT, body, &d, err);
     if (r == 0)
         r = put_record(c, KEY_FORMAT, RECORD_FORMAT, &d, ret, err);
     if (r == -EEXIST) /* somebody else made it a moment ago: theirs holds */

@@ -53,6 +53,7 @@ static int choose_cluster(struct cli *cli, bool is_needed, const char *given)
     if (cluster && cluster->store && !(is_local && cli->places.store_is_given)) {
         cli->store = cluster->store;
         cli->coherent |= cluster->coherent;
+        cli->options = cluster_options(cluster);
         return CLI_DONE;
     }
     if (is_local) {

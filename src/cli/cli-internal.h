@@ -113,14 +113,17 @@ int reference_parse(const char *text, char ret_name[static 64], uint32_t *ret_ve
 /* Each gives an exit code, after a sentence. open_catalogue: `write` makes the store where it is
  * missing. open_version resolves a reference and says whose datastore a bare NAME is. */
 int open_catalogue(struct cli *cli, bool write, struct opened *o);
+/* The store alone, without a look into it. */
+int open_store(const struct cli *cli, bool write, struct store **ret, struct err *err);
 /* 0 or an error instead. -ENOENT: with o->store set, it is there and empty; else there is none. */
 int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err);
 int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
 int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
 /* Without sentences, for server processes: store, catalogue and view of a version that was resolved
  * before. */
-int open_again(const char *store, bool coherent, const struct version_info *info,
-               uint64_t memory_bytes, struct opened *o, struct err *err);
+int open_again(const char *store, bool coherent, const struct store_options *options,
+               const struct version_info *info, uint64_t memory_bytes, struct opened *o,
+               struct err *err);
 
 /* ---- walks (walk.c) ---- */
 
@@ -149,6 +152,13 @@ int walk_compare(const char *a, const char *b);
 extern volatile sig_atomic_t interrupt_signal;
 void interrupt_catch(void);
 
+/* ---- trying out a directory store (doctor-race.c) ---- */
+
+#define RACE_ROUNDS 100u
+/* Two processes put one new key at the same time, RACE_ROUNDS times, in a directory of their own
+ * below `root` that is removed again. -EOPNOTSUPP with a sentence: not exactly one of them won. */
+int race_two_processes(const char *root, bool coherent, struct err *err);
+
 /* ---- servers (serve.c) ---- */
 
 struct attach_record;
@@ -158,6 +168,7 @@ typedef void serve_ready_fn(void *ready_ctx, int code, const char *sentence);
 struct serve {
     char store[4200];
     bool coherent;
+    struct store_options options; /* borrowed from the configuration */
     struct version_info info;
     uint64_t memory_bytes;
 };
@@ -202,6 +213,7 @@ COMMAND(mount);
 COMMAND(unmount);
 COMMAND(mounts);
 COMMAND(run);
+COMMAND(doctor);
 COMMAND(clusters);
 COMMAND(set_cluster_context);
 COMMAND(help);

@@ -30,6 +30,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/vec.h"
+#include "store/store.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -112,7 +113,9 @@ void help_dump(const struct command *commands);
 /* A named store. Strings are owned by the config. */
 struct cluster {
     char name[64];
-    char *store;       /* location; NULL: the section names none */
+    char *store; /* location; NULL: the section names none */
+    /* for an S3 store; NULL: as AWS's own tools find it */
+    char *endpoint, *region, *addressing, *profile, *ca_file;
     bool coherent;     /* store_is_coherent = yes */
     bool kernel_mount; /* kernel_mount = yes; only believed in the system's file */
     char *file;        /* where the section stands, for sentences */
@@ -132,6 +135,7 @@ int config_read(struct config *c, const char *path, bool is_system, config_warn_
                 struct err *err);
 void config_release(struct config *c);
 const struct cluster *config_cluster(const struct config *c, const char *name); /* or NULL */
+struct store_options cluster_options(const struct cluster *c);                  /* borrowed */
 /* Set [user] context in the file at `path`, made if missing; everything else in it stays. */
 int config_set_context(const char *path, const char *name, struct err *err);
 
@@ -161,11 +165,12 @@ struct cli {
     const struct command *commands;
     struct places places;
     struct config config;
-    char cluster[64];      /* the chosen one's name */
-    const char *store;     /* its location; borrowed from places or config */
-    bool store_is_default; /* nobody named it: an absent one is an empty one */
-    bool coherent;         /* its file system is declared coherent */
-    char owner[64];        /* user name of who calls, else the uid */
+    char cluster[64];             /* the chosen one's name */
+    const char *store;            /* its location; borrowed from places or config */
+    bool store_is_default;        /* nobody named it: an absent one is an empty one */
+    bool coherent;                /* its file system is declared coherent */
+    struct store_options options; /* of an S3 store; borrowed from config */
+    char owner[64];               /* user name of who calls, else the uid */
     char host[128];
 };
 

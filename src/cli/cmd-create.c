@@ -240,6 +240,8 @@ static bool contains_store(const char *location, const char *store)
     AUTO(free_ptr) char *path = strdup(strncmp(store, "file://", 7) == 0 ? store + 7 : store);
     size_t n = strlen(location);
 
+    if (strncmp(store, "s3:", 3) == 0)
+        return false;
     /* What is not there yet is made below what is. */
     while (path && !realpath(path, real)) {
         char *slash = strrchr(path, '/');

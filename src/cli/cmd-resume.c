@@ -55,11 +55,13 @@ static void choose_store_of(struct cli *cli, const struct publish_pending *p)
 
     cli->store = p->store;
     cli->store_is_default = false;
+    cli->options = (struct store_options){0};
     for (size_t i = 0; i < cli->config.clusters.count; i++) {
         const struct cluster *c = &cli->config.clusters.at[i];
         if (c->store && strcmp(c->store, p->store) == 0) {
             name = c->name;
             cli->coherent |= c->coherent;
+            cli->options = cluster_options(c);
         }
     }
     (void)snprintf(cli->cluster, sizeof cli->cluster, "%s", name);

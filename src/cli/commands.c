@@ -54,6 +54,11 @@ static const struct command commands[] = {
      "--datastore_mount_dir. A COMMAND that ends in .py is run with python3. The exit code is the\n"
      "command's own.",
      cmd_run_options, 0, ARGS_ANY, true, cmd_run},
+    {"datastore doctor", "", "try out whether a store keeps what it must",
+     "Tries whether of several who write one new key at the same time exactly one wins, and\n"
+     "compares clocks; of a bucket also its settings, of a directory its file system and space.\n"
+     "Leaves nothing behind.",
+     cmd_doctor_options, 0, 0, false, cmd_doctor},
     {"clusters", "", "list the configured stores", NULL, cmd_clusters_options, 0, 0, false,
      cmd_clusters},
     {"user set-cluster-context", "CLUSTER", "choose the cluster that commands use by default", NULL,

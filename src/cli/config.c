@@ -3,8 +3,9 @@
  * Configuration files: an INI dialect that fits on a page (docs/configuration.md).
  *
  *   # comment, also ;          whole lines only
- *   [cluster NAME]             store, store_is_coherent, kernel_mount; endpoint, region,
- * addressing, key = value                profile are kept for S3 stores [user] context
+ *   [cluster NAME]             store, store_is_coherent, kernel_mount; of S3 stores endpoint,
+ *   key = value                region, addressing, profile, ca_file
+ *   [user]                     context
  *
  * A broken line is an error with file and line; an unknown key is a warning, so that one file
  * serves several releases. Read whole (bounded), parsed line by line.
@@ -132,29 +133,56 @@ static int parse_bool(const struct parser *p, const char *key, const char *value
     return 0;
 }
 
-static bool is_known_for_s3(const char *key)
+/* The keys that are kept as they are written; NULL: it is none of them. */
+static char **text_of_key(struct cluster *c, const char *key)
 {
-    static const char *const keys[] = {"endpoint", "region", "addressing", "profile"};
+    struct {
+        const char *key;
+        char **text;
+    } texts[] = {
+        {"store", &c->store},           {"endpoint", &c->endpoint}, {"region", &c->region},
+        {"addressing", &c->addressing}, {"profile", &c->profile},   {"ca_file", &c->ca_file},
+    };
 
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (strcmp(key, keys[i]) == 0)
-            return true;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (strcmp(key, texts[i].key) == 0)
+            return texts[i].text;
     }
-    return false;
+    return NULL;
+}
+
+static int set_text(const struct parser *p, char **text, const char *key, const char *value,
+                    struct err *err)
+{
+    if (strcmp(key, "addressing") == 0 && strcmp(value, "auto") != 0 &&
+        strcmp(value, "path") != 0 && strcmp(value, "virtual") != 0)
+        return err_fail(err, -EINVAL,
+                        "%s:%u: addressing is 'auto', 'path' or 'virtual', not '%.100s'", p->path,
+                        p->line, value);
+    char *copy = strdup(value);
+    if (!copy)
+        return err_fail(err, -ENOMEM, "out of memory");
+    free(*text);
+    *text = copy;
+    return 0;
+}
+
+struct store_options cluster_options(const struct cluster *c)
+{
+    return (struct store_options){.endpoint = c->endpoint,
+                                  .region = c->region,
+                                  .addressing = c->addressing,
+                                  .profile = c->profile,
+                                  .ca_file = c->ca_file};
 }
 
 static int set_cluster_key(struct parser *p, const char *key, const char *value, struct err *err)
 {
+    char **text = text_of_key(p->cluster, key);
     bool flag = false;
 
-    if (strcmp(key, "store") == 0) {
-        char *store = strdup(value);
-        if (!store)
-            return err_fail(err, -ENOMEM, "out of memory");
-        free(p->cluster->store);
-        p->cluster->store = store;
-        return 0;
-    }
+    if (text)
+        return set_text(p, text, key, value, err);
     if (strcmp(key, "store_is_coherent") == 0)
         return parse_bool(p, key, value, &p->cluster->coherent, err);
     if (strcmp(key, "kernel_mount") == 0) {
@@ -164,8 +192,7 @@ static int set_cluster_key(struct parser *p, const char *key, const char *value,
             p->cluster->kernel_mount = flag;
         return r;
     }
-    if (!is_known_for_s3(key))
-        warn(p, "key", key);
+    warn(p, "key", key);
     return 0;
 }
 
@@ -241,8 +268,14 @@ int config_read(struct config *c, const char *path, bool is_system, config_warn_
 void config_release(struct config *c)
 {
     for (size_t i = 0; i < c->clusters.count; i++) {
-        free(c->clusters.at[i].store);
-        free(c->clusters.at[i].file);
+        struct cluster *cluster = &c->clusters.at[i];
+        free(cluster->store);
+        free(cluster->endpoint);
+        free(cluster->region);
+        free(cluster->addressing);
+        free(cluster->profile);
+        free(cluster->ca_file);
+        free(cluster->file);
     }
     vec_release(&c->clusters);
 }

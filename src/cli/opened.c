@@ -53,18 +53,18 @@ static bool is_s3(const char *location)
     return strncmp(location, "s3:", 3) == 0;
 }
 
-static int open_store(const char *location, unsigned flags, struct store **ret, struct err *err)
+static int open_retried(const char *location, unsigned flags, const struct store_options *options,
+                        struct store **ret, struct err *err)
 {
     struct store *below;
+    int r = store_open_with(location, flags, options, &below, err);
 
-    if (is_s3(location))
-        return err_fail(err, -EPROTONOSUPPORT,
-                        "the store %s cannot be used: S3 stores are not supported by this version "
-                        "of grid; give a directory: file:///path",
-                        location);
-    int r = store_open(location, flags, &below, err);
     if (r < 0)
         return r;
+    if (is_s3(location)) { /* it retries by itself, and knows better */
+        *ret = below;
+        return 0;
+    }
     r = store_retry_new(below, &retry_policy, env_real(), ret);
     if (r < 0)
         store_close(below);
@@ -76,9 +76,14 @@ static unsigned store_flags(bool write, bool coherent)
     return (write ? STORE_WRITE : STORE_READ) | (coherent ? STORE_COHERENT : 0u);
 }
 
+int open_store(const struct cli *cli, bool write, struct store **ret, struct err *err)
+{
+    return open_retried(cli->store, store_flags(write, cli->coherent), &cli->options, ret, err);
+}
+
 int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err)
 {
-    int r = open_store(cli->store, store_flags(write, cli->coherent), &o->store, err);
+    int r = open_store(cli, write, &o->store, err);
 
     if (r < 0)
         return r;
@@ -162,11 +167,12 @@ int open_view(struct cli *cli, const char *reference, bool path_allowed, struct 
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 
-int open_again(const char *store, bool coherent, const struct version_info *info,
-               uint64_t memory_bytes, struct opened *o, struct err *err)
+int open_again(const char *store, bool coherent, const struct store_options *options,
+               const struct version_info *info, uint64_t memory_bytes, struct opened *o,
+               struct err *err)
 {
     o->info = *info;
-    int r = open_store(store, store_flags(false, coherent), &o->store, err);
+    int r = open_retried(store, store_flags(false, coherent), options, &o->store, err);
     if (r == 0)
         r = catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
     return r < 0 ? r : attach_view(o, memory_bytes, err);

@@ -31,6 +31,7 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint
         return say_failed("the location of the store is too long");
     (void)snprintf(ret->store, sizeof ret->store, "%s", cli->store);
     ret->coherent = cli->coherent;
+    ret->options = cli->options;
     ret->info = o.info;
     ret->memory_bytes = memory_bytes;
     (void)snprintf(ret_record->name, sizeof ret_record->name, "%s", o.info.name);
@@ -49,7 +50,7 @@ int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn 
     struct err err = ERR_INIT;
     char fsname[128];
 
-    int r = open_again(s->store, s->coherent, &s->info, s->memory_bytes, &o, &err);
+    int r = open_again(s->store, s->coherent, &s->options, &s->info, s->memory_bytes, &o, &err);
     (void)snprintf(fsname, sizeof fsname, "grid:%s:%u", s->info.name, s->info.version);
     /* Root's mounts are for everybody on the machine, as mount(8)'s are; its runs hide them. */
     struct front_options options = {

@@ -113,7 +113,7 @@ int fetch_get(struct fetch_object *o, uint64_t offset, void *data, size_t size)
 
     if (r < 0) {
         log_debug("%s: reading %zu bytes at offset %" PRIu64 ": %s", o->key, size, offset,
-                  strerror(-r));
+                  store_error(o->fetch->store, r));
         return r;
     }
     if (got < size)

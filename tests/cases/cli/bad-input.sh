@@ -56,10 +56,12 @@ expect 1 'is a symbolic link' "$GRID" datastore cat good/dir/link
 expect 1 'names no file' "$GRID" datastore cat good
 
 # Stores.
-for store in s3://bucket/prefix S3:x ftp://x relative; do
+for store in s3:// s3://b%x/y s3://bucket/a//b S3:x ftp://x relative; do
     expect 1 "$store" env GRID_STORE=$store "$GRID" datastore
 done
-expect 1 's3://bucket.*not supported by this version' env GRID_STORE=s3://bucket/p "$GRID" datastore
+s3="env AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y AWS_ENDPOINT_URL=http://127.0.0.1:1 GRID_STORE=s3://bucket/p"
+expect 1 's3://bucket/p.*no answer from 127.0.0.1:1' $s3 "$GRID" datastore
+expect 1 's3://bucket/p.*no answer from 127.0.0.1:1' $s3 "$GRID" datastore doctor
 mkdir other
 echo something >other/file
 expect 1 "$PWD/other" env GRID_STORE="file://$PWD/other" "$GRID" datastore

@@ -14,6 +14,9 @@ store = file://$PWD/lab
 [cluster far]
 store = s3://bucket/prefix
 region = eu-west-1
+endpoint = http://127.0.0.1:1
+addressing = path
+profile = robot
 [cluster empty]
 END
 cp config/grid/config before
@@ -24,7 +27,10 @@ expect 0 '' "$GRID" datastore --cluster lab --json
 [ "$(json out 'd[0]["cluster"]')" = lab ] || fail "cluster: $(cat out)"
 expect 1 "there is no cluster 'none'" "$GRID" datastore --cluster none
 expect 1 "the cluster empty has no 'store'" "$GRID" datastore --cluster empty
-expect 1 's3://bucket/prefix.*not supported by this version' "$GRID" datastore --cluster far
+expect 1 "profile robot|robot" "$GRID" datastore --cluster far
+mkdir .aws
+printf '[profile robot]\naws_access_key_id = x\naws_secret_access_key = y\n' >.aws/config
+expect 1 's3://bucket/prefix.*no answer from 127.0.0.1:1' "$GRID" datastore --cluster far
 
 # The context, and what overrides it.
 expect 1 "there is no cluster 'none'" "$GRID" user set-cluster-context none
