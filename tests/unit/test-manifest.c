@@ -171,7 +171,7 @@ static void encode_refuses(void **state)
 {
     AUTO(buf_release) struct buf b = BUF_INIT(MANIFEST_SIZE_MAX);
 
-    for (unsigned i = 0; i < 19; i++) {
+    for (unsigned i = 0; i < 18; i++) {
         AUTO(manifest_release) struct manifest m;
         fill(&m);
         switch (i) {
@@ -229,9 +229,6 @@ static void encode_refuses(void **state)
         case 17:
             m.packs[1].born = 0;
             break;
-        case 18:
-            m.packs[1].born = 8;
-            break;
         }
         if (manifest_encode(&m, &b) != -EINVAL || b.size != 0)
             fail_msg("case %u was written", i);
@@ -279,7 +276,7 @@ static void decode_refuses(void **state)
         {12, 1, 0},       /* linked */
         {12, 2, -EPROTO}, /* an unknown flag */
         {16, 0, -EPROTO}, /* version number */
-        {16, 6, -EPROTO}, /* a pack was born in version 7 */
+        {16, 6, 0},       /* resumed after version 7, in which a pack was born */
         {20, 2, -EPROTO}, /* fewer packs than bytes */
         {20, 4, -EPROTO}, /* more */
         {20, UINT32_MAX, -EPROTO},
