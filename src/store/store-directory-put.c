@@ -14,9 +14,13 @@
 
 /* How often the parent may vanish between its making and the link: see store-directory.c. */
 #define LINK_ATTEMPTS 8
-/* Dirty bytes of an upload that wait for nobody: writing them early keeps the commit's fsync short.
+/* An upload is written in whole steps past the page cache (O_DIRECT): a pack is written once and
+ * read later, if at all on this machine; the copy, and the pages that it pushes out, cost more than
+ * half of a publish. Large enough that the medium is busy although one step is under way at a time.
  */
-#define WRITE_BACK_STEP (8u << 20)
+#define STEP (4u << 20)
+/* Of memory and offsets, for O_DIRECT: no file system of ours asks for more. */
+#define STEP_ALIGNMENT 4096u
 
 /* A file that no key names yet. */
 struct pending {
@@ -33,8 +37,11 @@ struct pending {
 struct directory_upload {
     struct store_upload base;
     struct pending file;
-    uint64_t size, started_bytes; /* written; handed to write-back */
-    int error;                    /* the first one: the commit reports it again */
+    uint8_t *step; /* owned; STEP bytes, aligned; what is not written yet */
+    size_t filled; /* of `step` */
+    bool direct;   /* past the page cache */
+    uint64_t size; /* written; a multiple of STEP while `direct` */
+    int error;     /* the first one: the commit reports it again */
     char key[STORE_KEY_MAX + 1];
 };
 
@@ -194,7 +201,16 @@ void store_directory_upload_abort(struct store_upload *u)
     struct directory_upload *du = (struct directory_upload *)u;
 
     pending_release(&du->file);
+    free(du->step);
     free(du);
+}
+
+/* Switch O_DIRECT on or off. False: this file system does not know it. */
+static bool set_direct(int fd, bool on)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags >= 0 && fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
 }
 
 int store_directory_upload(struct store *s, const char *key, struct store_upload **ret)
@@ -213,31 +229,60 @@ int store_directory_upload(struct store *s, const char *key, struct store_upload
     int r = store_directory_parent(d, key, STORE_WALK_MAKE, &parent_fd);
     if (r == 0)
         r = pending_open(d, parent_fd, &du->file);
+    if (r == 0 && !(du->step = aligned_alloc(STEP_ALIGNMENT, STEP)))
+        r = -ENOMEM;
     if (r < 0) {
         store_directory_upload_abort(&du->base);
         return r == -ENOTDIR ? -EINVAL : r;
     }
+    du->direct = set_direct(du->file.fd, true);
     *ret = &du->base;
     return 0;
+}
+
+/* Write a step, or the shorter rest at the end. */
+static int write_step(struct directory_upload *du, const uint8_t *data, size_t size)
+{
+    int fd = du->file.fd, r = -EINVAL;
+
+    if (du->direct && size % STEP_ALIGNMENT == 0)
+        r = file_pwrite(fd, data, size, (off_t)du->size);
+    if (r == -EINVAL) { /* the rest of a file, or a file system that only pretended */
+        if (du->direct)
+            du->direct = !set_direct(fd, false);
+        r = file_pwrite(fd, data, size, (off_t)du->size);
+        /* Begun now, so that the commit's fsync is short. An error comes back from the fsync. */
+        if (r == 0)
+            (void)sync_file_range(fd, (off_t)du->size, (off_t)size, SYNC_FILE_RANGE_WRITE);
+    }
+    if (r == 0)
+        du->size += size;
+    return r;
 }
 
 int store_directory_upload_write(struct store_upload *u, const void *data, size_t size)
 {
     struct directory_upload *du = (struct directory_upload *)u;
+    const uint8_t *p = data;
 
-    if (du->error < 0)
-        return du->error;
-    du->error = file_write(du->file.fd, data, size);
-    if (du->error < 0)
-        return du->error;
-    du->size += size;
-    if (du->size - du->started_bytes >= WRITE_BACK_STEP) {
-        /* Only a hint: an error of the medium comes back from the fsync. */
-        (void)sync_file_range(du->file.fd, (off_t)du->started_bytes,
-                              (off_t)(du->size - du->started_bytes), SYNC_FILE_RANGE_WRITE);
-        du->started_bytes = du->size;
+    while (size > 0 && du->error == 0) {
+        if (du->filled == 0 && size >= STEP && (uintptr_t)p % STEP_ALIGNMENT == 0) {
+            du->error = write_step(du, p, STEP); /* as it lies: no copy */
+            p += STEP;
+            size -= STEP;
+            continue;
+        }
+        size_t n = size < STEP - du->filled ? size : STEP - du->filled;
+        memcpy(du->step + du->filled, p, n);
+        du->filled += n;
+        p += n;
+        size -= n;
+        if (du->filled == STEP) {
+            du->error = write_step(du, du->step, STEP);
+            du->filled = 0;
+        }
     }
-    return 0;
+    return du->error;
 }
 
 int store_directory_upload_commit(struct store_upload *u)
@@ -245,6 +290,8 @@ int store_directory_upload_commit(struct store_upload *u)
     struct directory_upload *du = (struct directory_upload *)u;
     int r = du->error;
 
+    if (r == 0 && du->filled > 0)
+        r = write_step(du, du->step, du->filled);
     if (r == 0)
         r = pending_commit(directory_of(u->store), &du->file, du->key);
     store_directory_upload_abort(u);
