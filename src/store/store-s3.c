@@ -71,11 +71,35 @@ static bool explain(struct store *s, int code, char *ret, size_t size)
 
 /* ---- objects ---- */
 
+struct first_row {
+    const char *key;
+    bool is_there;
+};
+
+/* The key itself comes before all that begin with it. */
+static int take_first(void *ctx, const struct s3_entry *e)
+{
+    struct first_row *first = ctx;
+
+    first->is_there = strcmp(e->key, first->key) == 0;
+    return 1;
+}
+
+/* Who may list below the prefix only is told "access denied" of what is not there: a policy's
+ * condition on s3:prefix is not met by a GET. So a listing decides. */
+static bool is_absent(struct store_s3 *d, const char *key)
+{
+    struct s3_list_options o = {.prefix = key, .page = 1};
+    struct first_row first = {.key = key};
+
+    return s3_list(d->s3, d->bucket, &o, take_first, &first, NULL, NULL) >= 0 && !first.is_there;
+}
+
 static int get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
                size_t *ret_size, uint64_t *ret_length)
 {
     struct store_s3 *d = s3_of(s);
-    struct s3_object object;
+    struct s3_object object = {.size = 0};
     struct err err = ERR_INIT;
     char whole[STORE_S3_KEY_SIZE];
     size_t got = 0;
@@ -83,6 +107,8 @@ static int get(struct store *s, const char *key, uint64_t offset, void *data, si
     store_s3_key(d, key, whole);
     int r = s3_get(d->s3, d->bucket, whole, offset, data, offset > OFFSET_MAX ? 0 : size, NULL,
                    &got, &object, &err);
+    if (r == -EACCES && is_absent(d, whole))
+        return -ENOENT;
     if (r < 0)
         return store_s3_failed(d, r, &err);
     *ret_size = got;
