@@ -165,7 +165,7 @@ static int write_index(struct publish *p, const struct devices *d, struct index_
         r = store_upload_commit(take_ptr(&out->upload));
     if (r < 0)
         return err_fail(err, r, "cannot write the index to %s: %s", p->store->location,
-                        strerror(-r));
+                        store_error(p->store, r));
     shelf_set_summary(ref, &summary);
     p->result.bytes_stored += summary.length;
     return 0;

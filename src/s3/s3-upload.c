@@ -337,15 +337,40 @@ static void remove_upload(struct s3_upload *u)
     }
 }
 
+static bool stands_there(struct s3_upload *u, struct bytes body)
+{
+    AUTO(free_ptr) uint8_t *there = malloc(body.size + 1);
+    struct s3_object object = {.size = 0};
+    size_t got = 0;
+
+    return there &&
+           s3_get(u->s3, u->bucket, u->key, 0, there, body.size, NULL, &got, &object, NULL) == 0 &&
+           object.size == body.size && got == body.size &&
+           (body.size == 0 || memcmp(there, body.data, body.size) == 0);
+}
+
+/* One put. If the key is taken after an attempt without an answer, equal bytes are our own. */
+static int commit_small(struct s3_upload *u, bool if_absent, struct err *err)
+{
+    struct bytes body = u->current ? bytes_of(u->current->data, u->current->size) : bytes_of("", 0);
+    struct err reason = ERR_INIT;
+    bool in_doubt = false;
+
+    if (!if_absent)
+        return s3_put(u->s3, u->bucket, u->key, body, false, err);
+    int r = s3_put_if_absent(u->s3, u->bucket, u->key, body, &in_doubt, &reason);
+    if (r == -EEXIST && in_doubt && stands_there(u, body))
+        return 0;
+    return r < 0 ? err_fail(err, r, "%s", reason.text) : 0;
+}
+
 int s3_upload_commit(struct s3_upload *u, bool if_absent, struct err *err)
 {
     struct err reason = ERR_INIT;
     int r = 0;
 
     if (!u->id[0] && u->result == 0) {
-        struct bytes body =
-            u->current ? bytes_of(u->current->data, u->current->size) : bytes_of("", 0);
-        r = s3_put(u->s3, u->bucket, u->key, body, if_absent, err);
+        r = commit_small(u, if_absent, err);
         upload_free(u);
         return r;
     }

@@ -2,8 +2,7 @@
 /*
  * Large objects of an S3 store: parts on their way while the next ones are made.
  *
- * What fits one part is one put. Keys of uploads are their writer's own (I8), so a commit that ends
- * in doubt is not settled here: its writer takes another key.
+ * What fits one part is one put. The client settles what ends in doubt as far as it can be read.
  */
 #include "store/store-internal.h"
 

@@ -121,8 +121,8 @@ static int get(struct store *s, const char *key, uint64_t offset, void *data, si
 static int settle(struct store *s, const char *key, struct bytes body)
 {
     AUTO(free_ptr) uint8_t *there = malloc(body.size + 1);
-    uint64_t length;
-    size_t got;
+    uint64_t length = 0;
+    size_t got = 0;
 
     if (!there)
         return -EIO;

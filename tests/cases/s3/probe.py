@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 120
 """Which servers may be written to? Toy servers that keep If-None-Match, ignore it, look first and write then, lose the winner's
-bytes, or do not implement it. `doctor` and the first `create` must tell them apart; reading stays allowed."""
-import http.server, os, re, subprocess, sys, threading, time, urllib.parse
+bytes, or do not implement it. `doctor` and the first `create` must tell them apart; reading stays allowed. And one that keeps it,
+but whose every first answer to a put gets lost: what landed is known again, and no number is lost."""
+import http.server, os, re, socket, subprocess, sys, threading, time, urllib.parse
 from email.utils import formatdate
 
 GRID = os.environ['GRID']
@@ -20,6 +21,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, mode):
         super().__init__(('127.0.0.1', 0), Handler)
         self.mode, self.objects, self.lock = mode, {}, threading.Lock()
+        self.lost = 0
         self.together = self.inside = 0  # the most puts of one moment
 
 
@@ -58,7 +60,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if conditional and taken:
                 return self.error(412, 'PreconditionFailed')
             s.objects[key] = (body, time.time())
-        self.answer(200, headers=[('ETag', '"x"')])
+            if s.mode == 'loses-answers' and '.probe' not in key:
+                s.lost += 1
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return None
+        return self.answer(200, headers=[('ETag', '"x"')])
 
     def do_GET(self):
         s = self.server
@@ -115,6 +122,7 @@ EXPECTED = {
     'overwrites': r'must not be written to: its server says that a key exists, and overwrites it',
     'looks-first': r'must not be written to: its server let [2-8] of 8 who wrote one new key at the same time succeed',
     'not-implemented': r'does not implement',
+    'loses-answers': None,
 }
 for mode, sentence in EXPECTED.items():
     server = Server(mode)
@@ -131,5 +139,9 @@ for mode, sentence in EXPECTED.items():
     code, said = grid(server, 'datastore')  # reading is allowed everywhere
     if code != 0 or ('no datastores' if sentence else 'succeeded') not in said:
         fail(f'{mode}: a listing: {code}: {said}')
+    if mode == 'loses-answers':
+        records = [k for k in server.objects if re.search('/n/x/v/[0-9]+/a$', k)]
+        if server.lost < 5 or len(records) != 1:
+            fail(f'{mode}: {server.lost} answers were lost; {records}')
     server.shutdown()
     print(f'{mode}: as expected')
