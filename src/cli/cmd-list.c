@@ -58,12 +58,12 @@ static int show_row(void *ctx, const struct version_info *info)
     struct listing *l = ctx;
     char text[FIGURE_MAX];
 
+    if (info->status != VERSION_SUCCEEDED && !l->incomplete && !is_running(l, info))
+        return 0;
     if (!l->everybody && strcmp(info->owner, l->cli->owner) != 0) {
         l->of_others++;
         return 0;
     }
-    if (info->status != VERSION_SUCCEEDED && !l->incomplete && !is_running(l, info))
-        return 0;
     l->shown++;
     if (l->rows)
         return json_array_append_new(l->rows, json_version(l->cli, info)) < 0 ? -ENOMEM : 0;

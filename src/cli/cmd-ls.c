@@ -138,8 +138,8 @@ static int say_path_error(const struct opened *o, const char *path, int r)
 {
     if (r == -ENOENT || r == -ENOTDIR)
         return say_failed("there is no '%s' in %s:%u", path, o->info.name, o->info.version);
-    return say_failed("cannot read '%s' in %s:%u: %s", path, o->info.name, o->info.version,
-                      strerror(-r));
+    return say_failed("cannot read '%s' in %s:%u: %s", *path ? path : "/", o->info.name,
+                      o->info.version, strerror(-r));
 }
 
 int cmd_ls(struct cli *cli, const struct args *args)

@@ -26,6 +26,7 @@ export GRID_STORE="file://$dir/home/store"
 expect 1 'unreadable' as_nobody "$dir/grid" datastore create tree --name x
 expect 0 '' as_nobody "$dir/grid" datastore --json
 [ "$(json out d)" = '[]' ] || fail "a failed upload is visible"
+expect 0 'there are no datastores' "$dir/grid" datastore # nor is it counted for others
 rm tree/unreadable
 
 # A store of somebody else's, read-only: reading works, writing does not.
