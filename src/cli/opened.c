@@ -13,6 +13,9 @@
 static const struct store_retry_policy retry_policy = {
     .attempts = 3, .first_delay_ms = 50, .max_delay_ms = 1000, .deadline_ms = 30000};
 
+/* Records of a listing that are read at once from a bucket, where each costs a round trip. */
+#define S3_READERS 64u
+
 /* ---- references ---- */
 
 int reference_parse(const char *text, char ret_name[static 64], uint32_t *ret_version,
@@ -91,6 +94,8 @@ int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct
                        &o->catalogue, err);
     if (r < 0 && !strstr(err_text(err, r), o->store->location))
         err_prefix(err, r, "cannot use the store %s", o->store->location);
+    if (r == 0 && is_s3(cli->store))
+        catalogue_set_readers(o->catalogue, S3_READERS);
     return r;
 }
 
