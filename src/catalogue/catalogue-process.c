@@ -34,8 +34,9 @@ static void read_word(const char *path, char *ret, size_t size)
     }
 }
 
-/* Field 22 of /proc/PID/stat; the second field may hold anything. 0: cannot be told. */
-static uint64_t start_of(int64_t pid)
+/* Field 22 of /proc/PID/stat; the second field may hold anything. 0: cannot be told. *ret_ended: it
+ * is only waited for; holders have no threads that outlive their first. */
+static uint64_t start_of(int64_t pid, bool *ret_ended)
 {
     AUTO(buf_release) struct buf b = BUF_INIT(PROC_STAT_MAX);
     char path[64];
@@ -45,6 +46,7 @@ static uint64_t start_of(int64_t pid)
     if (file_slurp(AT_FDCWD, path, &b) < 0)
         return 0;
     const char *p = strrchr(buf_text(&b), ')');
+    *ret_ended = p && p[1] == ' ' && (p[2] == 'Z' || p[2] == 'X');
     for (int field = 2; p && field < 22; field++) {
         p = strchr(p, ' ');
         if (p)
@@ -62,6 +64,7 @@ void hold_process_of(int64_t pid, struct hold_process *ret)
 {
     char id[64], host[sizeof ret->host] = "";
     struct stat st;
+    bool ended;
 
     memset(ret, 0, sizeof *ret);
     if (gethostname(host, sizeof host - 1) < 0)
@@ -78,7 +81,7 @@ void hold_process_of(int64_t pid, struct hold_process *ret)
     if (stat("/proc/self/ns/pid", &st) == 0)
         ret->pid_ns = st.st_ino;
     ret->pid = pid;
-    ret->pid_start = start_of(ret->pid);
+    ret->pid_start = start_of(ret->pid, &ended);
 }
 
 bool hold_process_is_gone(const struct hold_process *p)
@@ -93,8 +96,9 @@ bool hold_process_is_gone(const struct hold_process *p)
             return false;
         if (kill((pid_t)p->pid, 0) < 0 && errno == ESRCH)
             return true;
-        uint64_t start = start_of(p->pid);
-        return start && p->pid_start && start != p->pid_start;
+        bool ended = false;
+        uint64_t start = start_of(p->pid, &ended);
+        return start && p->pid_start && (ended || start != p->pid_start);
     }
     return p->machine[0] && strcmp(p->machine, self.machine) == 0 &&
            strcmp(p->host, self.host) == 0 && p->pid_ns == FIRST_PID_NS &&

@@ -329,4 +329,25 @@ struct collect_report {
 int catalogue_collect(struct catalogue *c, const struct collect_options *options,
                       struct collect_report *ret, struct err *err);
 
+/* ---- checking a whole store
+ * -----------------------------------------------------------------------------
+ *
+ * A reader of its own, which trusts no record and shares next to nothing with the code above: it
+ * says where a store, at rest, breaks the numbered invariants of docs/formats/catalogue.md. What
+ * others do meanwhile may show as a finding.
+ */
+
+struct fsck_report {
+    uint64_t keys, records, versions, available, objects, bytes;
+    uint64_t unnamed_objects, unnamed_bytes; /* for a collector */
+    uint64_t findings;
+};
+
+/* `rule`: "I5", "R3"...; `text`: a sentence that names the key. */
+typedef void fsck_fn(void *ctx, const char *rule, const char *text);
+
+/* 0 also with findings. An error: it could not be read to the end. */
+int catalogue_fsck(struct store *store, fsck_fn *fn, void *ctx, struct fsck_report *ret,
+                   struct err *err);
+
 #endif

@@ -420,6 +420,10 @@ static void test_whether_a_process_is_gone(void **state)
     pid_t child = fork();
     if (child == 0)
         _exit(0);
+    siginfo_t ended;
+    assert_int_equal(waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT), 0);
+    hold_process_of(child, &p);
+    assert_true(hold_process_is_gone(&p)); /* a zombie reads nothing any more */
     assert_int_equal(waitpid(child, NULL, 0), child);
     p = self;
     p.pid = child;
