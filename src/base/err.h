@@ -32,7 +32,8 @@ struct err {
     }
 
 /* Set the sentence if none is set yet (the innermost cause wins), and return `code` unchanged, so
- * that `return err_fail(err, -ENOENT, "...")` reads as one step. No trailing full stop or newline. */
+ * that `return err_fail(err, -ENOENT, "...")` reads as one step. No trailing full stop or newline.
+ */
 int err_fail(struct err *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -13,7 +13,8 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* `fd` is borrowed for the life of the program; 2 (stderr) until set. `prefix` is copied (max 31). */
+/* `fd` is borrowed for the life of the program; 2 (stderr) until set. `prefix` is copied (max 31).
+ */
 void log_init(int fd, enum log_level level, const char *prefix);
 
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -14,8 +14,8 @@
 
 struct queue;
 
-struct queue *queue_new(size_t capacity); /* NULL: no memory */
-void queue_free(struct queue *q);         /* nobody may be waiting */
+struct queue *queue_new(size_t capacity);     /* NULL: no memory */
+void queue_free(struct queue *q);             /* nobody may be waiting */
 bool queue_push(struct queue *q, void *item); /* false: closed; the item stays the caller's */
 void *queue_pop(struct queue *q);             /* NULL: closed and empty */
 void queue_close(struct queue *q);

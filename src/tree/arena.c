@@ -7,8 +7,9 @@
  */
 #include "tree/tree-internal.h"
 
-#define PLACE_OFFSET_BITS 40 /* a piece may be 1 TiB; 2^24 segments of at least 128 KiB are 2 TiB  \
-                              */
+#define PLACE_OFFSET_BITS                                                                          \
+    40 /* a piece may be 1 TiB; 2^24 segments of at least 128 KiB are 2 TiB                        \
+        */
 #define PLACE_OFFSET_MASK ((UINT64_C(1) << PLACE_OFFSET_BITS) - 1)
 #define SEGMENTS_MAX      (UINT64_C(1) << (64 - PLACE_OFFSET_BITS))
 

@@ -90,7 +90,8 @@ static inline int teardown(void **state)
 static const struct upload_terms terms_of_cats = {
     .name = "cats", .owner = "ann", .host = "node7", .source = "/data/cats"};
 
-static inline struct object_ref some_ref(const struct session_id *session, uint32_t seq, uint32_t born)
+static inline struct object_ref some_ref(const struct session_id *session, uint32_t seq,
+                                         uint32_t born)
 {
     return (struct object_ref){.session = *session,
                                .seq = seq,
@@ -137,7 +138,7 @@ static inline int put_objects(struct store *s, struct upload *u, struct manifest
 
 /* Begin, put, commit. `u` may be NULL. */
 static inline int publish(struct catalogue *c, struct store *objects, const char *name,
-                   struct version_info *ret, struct err *err)
+                          struct version_info *ret, struct err *err)
 {
     AUTO(upload_free) struct upload *u = NULL;
     AUTO(manifest_release) struct manifest m = {0};
@@ -151,7 +152,8 @@ static inline int publish(struct catalogue *c, struct store *objects, const char
 }
 
 /* Write any record at any key, as another program would. */
-static inline void put_raw_record(struct world *w, const char *key, enum record_type type, json_t *body)
+static inline void put_raw_record(struct world *w, const char *key, enum record_type type,
+                                  json_t *body)
 {
     AUTO(draft_release) struct draft d = {0};
 
