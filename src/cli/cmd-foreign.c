@@ -28,7 +28,7 @@ static const struct foreign foreign[] = {
      "'session'" NOT_IN_THIS_VERSION
      ": 'grid run --datastore_name NAME -- bash' opens a shell with a datastore attached"},
     {"credential", CLI_FAILED,
-     "'credential'" NOT_IN_THIS_VERSION ": directories need none, and S3 is not supported yet"},
+     "'credential'" NOT_IN_THIS_VERSION ": S3 stores use those that AWS's own tools find, and a cluster's 'profile'"},
 
     /* What rents machines. */
     {"login", CLI_USAGE,
