@@ -5,8 +5,9 @@
 Pack P is named by the committed version 0, which may be deleted at any time. An uploader allocates its
 number, registers its session, reads the condemned lists, reads the versions, writes a pack of its own,
 and commits; it names P again if some available version does and no unfinished round condemns it. It
-may die anywhere. Anybody may expire any undecided number at any time. A round: condemn; wait for the
-outcome of every session seen; read versions again; sweep list; remove until none is left; end. Two
+may die anywhere. Anybody may expire any undecided number at any time. A round: condemn; see the
+sessions without outcome and, if there are any, write down which; wait for the outcome of these and no
+others, whoever goes on; read versions again; sweep list; remove until none is left; end. Two
 collectors may share a round. Removals and puts may land late. A session record goes when its outcome
 stands and it has no object left.
 
@@ -32,13 +33,13 @@ NU, NG, NK = SIZE['uploaders'], SIZE['collectors'], SIZE['rounds']
 
 # allocated[u]; sessions[u] 0 none, 1 registered, 2 removed; outcome[u] None, 'A', 'C0' own pack only,
 # 'C1' with P, 'X' deleted version; own[u] pack: 0 not written, 1 there, 2 removed; version 0 available;
-# P present; condemned[k], sweep[k]; ended[k]; pending; uploaders (pc, named, condemned); collectors
+# P present; condemned[k], awaited[k], sweep[k]; ended[k]; pending; uploaders (pc, named, condemned); collectors
 # (pc, round, seen)
 
 
 def start():
     return ((0,) * NU, (0,) * NU, (None,) * NU, (0,) * NU, True, True, (None,) * NK, (None,) * NK,
-            (False,) * NK, frozenset(), (('idle', None, None),) * NU, (('idle', 0, None),) * NG)
+            (None,) * NK, (False,) * NK, frozenset(), (('idle', None, None),) * NU, (('idle', 0, None),) * NG)
 
 
 def uploader_steps():
@@ -57,11 +58,11 @@ NEXT = dict(zip(['idle'] + STEPS, STEPS))
 
 
 def successors(state):
-    al, sess, out, own, v0, pack, cond, sweep, ended, pending, ups, cols = state
+    al, sess, out, own, v0, pack, cond, await_, sweep, ended, pending, ups, cols = state
 
-    def make(al=al, sess=sess, out=out, own=own, v0=v0, pack=pack, cond=cond, sweep=sweep,
-             ended=ended, pending=pending, ups=ups, cols=cols):
-        return al, sess, out, own, v0, pack, cond, sweep, ended, pending, ups, cols
+    def make(al=al, sess=sess, out=out, own=own, v0=v0, pack=pack, cond=cond, await_=await_,
+             sweep=sweep, ended=ended, pending=pending, ups=ups, cols=cols):
+        return al, sess, out, own, v0, pack, cond, await_, sweep, ended, pending, ups, cols
 
     def removed(obj):
         return {'pack': False} if obj == 'P' else {'own': put(own, obj, 2)} if own[obj] == 1 else {}
@@ -142,7 +143,15 @@ def successors(state):
             waits = frozenset(u for u in range(NU) if sess[u] == 1 and out[u] is None)
             if 'wait' in RULES:
                 waits = frozenset()
-            yield f'round {k}: {g} sees sessions {set(waits)}', make(cols=gto('waiting', k, waits))
+            if await_[k] is not None:
+                yield f'round {k}: {g} finds awaited {set(await_[k])}', make(
+                    cols=gto('waiting', k, await_[k]))
+            else:
+                yield f'round {k}: {g} sees sessions {set(waits)}', make(
+                    cols=gto('post' if waits else 'waiting', k, waits))
+        if pc == 'post':
+            after = once(await_, k, seen)
+            yield f'round {k}: {g} posts awaited', make(await_=after, cols=gto('waiting', k, after[k]))
         if pc == 'waiting' and all(out[u] is not None for u in seen):
             yield f'round {k}: {g} has waited', make(cols=gto('reread', k, None))
         if pc == 'reread':
@@ -173,7 +182,7 @@ def successors(state):
 
 
 def broken(state):
-    al, sess, out, own, v0, pack, _, _, _, _, ups, _ = state
+    al, sess, out, own, v0, pack, _, _, _, _, _, ups, _ = state
     if not pack and v0:
         return 'version 0 is available and its pack is gone (I9)'
     if not pack and 'C1' in out:
