@@ -73,6 +73,8 @@ def keeper():
     """In a process of its own (--keeper), which adopts all orphans below it: run a command, then sweep."""
     job = json.load(sys.stdin)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT):  # a background shell has them ignored, and tests send them
+        signal.signal(number, signal.SIG_DFL)
     with open(job['log'], 'wb') as log:
         child = subprocess.Popen(job['argv'], env=job['env'], cwd=job['cwd'], stdin=subprocess.DEVNULL,
                                  stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
