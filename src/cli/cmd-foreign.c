@@ -28,12 +28,13 @@ static const struct foreign foreign[] = {
      "'session'" NOT_IN_THIS_VERSION
      ": 'grid run --datastore_name NAME -- bash' opens a shell with a datastore attached"},
     {"credential", CLI_FAILED,
-     "'credential'" NOT_IN_THIS_VERSION ": S3 stores use those that AWS's own tools find, and a cluster's 'profile'"},
+     "'credential'" NOT_IN_THIS_VERSION
+     ": S3 stores use those that AWS's own tools find, and a cluster's 'profile'"},
 
     /* What rents machines. */
     {"login", CLI_USAGE,
      "'grid login' is not needed here: there is no account; stores are "
-     "directories that you can read, see 'grid clusters'"},
+     "directories or buckets that you can read, see 'grid clusters'"},
     {"logout", CLI_USAGE, "'grid logout' is not needed here: there is no account"},
     {"status", CLI_USAGE,
      "'grid status' showed rented machines; here 'grid run' lists the runs on "
