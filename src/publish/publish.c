@@ -98,6 +98,23 @@ static void identity_fill(const struct publish *p, struct log_identity *ret)
     (void)snprintf(ret->source, sizeof ret->source, "%s", p->source->location);
 }
 
+/* A later version that succeeded meanwhile stays the newest, so what is published now must not come
+ * out under an earlier number: that upload is given up, and a new number taken. */
+static int give_up_overtaken(struct publish *p, uint32_t version, bool *ret_given_up)
+{
+    struct version_info newest;
+    char reason[64];
+
+    *ret_given_up = false;
+    int r = catalogue_resolve(p->catalogue, p->o->name, 0, &newest, NULL);
+    if (r < 0 || newest.version <= version)
+        return r == -ENOENT ? 0 : r;
+    (void)snprintf(reason, sizeof reason, "overtaken by version %" PRIu32, newest.version);
+    r = catalogue_abort(p->catalogue, p->o->name, version, reason, NULL);
+    *ret_given_up = r == 0;
+    return r == -EEXIST || r == -ENOENT ? 0 : r;
+}
+
 /* Continue the upload that `journal` is of. *ret says whether its log may be used. */
 static int resume_upload(struct publish *p, const struct log_reader *journal, bool *ret,
                          struct err *err)
@@ -109,7 +126,14 @@ static int resume_upload(struct publish *p, const struct log_reader *journal, bo
     *ret = false;
     if (!log_reader_session(journal, &s))
         return 0;
-    int r = upload_resume(p->catalogue, p->o->name, s.version, &s.session, &p->upload, &mine);
+    bool given_up;
+    int r = give_up_overtaken(p, s.version, &given_up);
+    if (r < 0)
+        return err_fail(err, r, "cannot resume version %" PRIu32 " of '%s': %s", s.version,
+                        p->o->name, strerror(-r));
+    if (given_up)
+        return 0;
+    r = upload_resume(p->catalogue, p->o->name, s.version, &s.session, &p->upload, &mine);
     if (r == 0) {
         p->resumed = p->resumable = *ret = true;
         (void)snprintf(number, sizeof number, "%" PRIu32, s.version);
