@@ -24,6 +24,10 @@ int attach_log_open(const struct attach_record *r, int *ret_fd, struct err *err)
 
 int attach_record_write(const struct attach_record *r, struct err *err);
 void attach_record_remove(const struct attach_record *r);
+/* attach-protection.c: beside the record of a server; "unknown" if nothing was written. */
+void attach_protection_read(pid_t server, uint64_t start, char ret_word[static 16],
+                            char *ret_sentence, size_t size);
+void attach_protection_remove(pid_t server, uint64_t start);
 /* Field 22 of /proc/PID/stat; -ESRCH. */
 int attach_process_start(pid_t pid, uint64_t *ret_start);
 

@@ -227,6 +227,7 @@ void attach_record_remove(const struct attach_record *r)
 {
     char dir[ATTACH_PATH_MAX], name[FILE_NAME_MAX];
 
+    attach_protection_remove(r->server, r->server_start);
     if (attach_runtime_sub("mounts", dir, NULL) < 0)
         return;
     AUTO(close_fd) int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -271,6 +272,7 @@ static void bury(int dir_fd, const char *name, const struct attach_record *r)
     struct stat st;
 
     (void)unlinkat(dir_fd, name, 0); /* somebody else may have been quicker */
+    attach_protection_remove(r->server, r->server_start);
     if (r->run[0] || attach_fuse_find(r->mountpoint, &device) < 0)
         return;
     if (stat(r->mountpoint, &st) < 0 && errno == ENOTCONN)
@@ -302,6 +304,8 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err)
         struct attach_record r = {.server = 0};
         if (e->d_name[0] == '.' || record_read(dirfd(d), e->d_name, &r) < 0)
             continue; /* not one of ours, or just vanished */
+        char why[1];
+        attach_protection_read(r.server, r.server_start, r.protection, why, sizeof why);
         if (is_alive(&r))
             c = vec_push(&live, r);
         else

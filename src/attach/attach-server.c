@@ -209,6 +209,7 @@ static void server_ready(void *ctx, int code, const char *sentence)
     struct server *s = ctx;
     struct answer a = {.code = code};
     struct err err = ERR_INIT;
+    char word[16], note[sizeof a.sentence];
 
     {
         WITH_LOCK(&s->lock);
@@ -225,6 +226,9 @@ static void server_ready(void *ctx, int code, const char *sentence)
         s->recorded = c == 0;
         if (c < 0)
             log_warning("the mount works, but will not be listed: %s", err_text(&err, c));
+        attach_protection_read(s->record.server, s->record.server_start, word, note, sizeof note);
+        if (note[0] && !sentence)
+            sentence = note;
         log_info("serving %s:%u at %s", s->record.name, s->record.version, s->record.mountpoint);
     } else {
         log_error("%s", sentence ? sentence : strerror(-code));
@@ -377,6 +381,8 @@ int attach_server_wait(struct attach_server *s, const struct attach_record *r, s
     a.sentence[sizeof a.sentence - 1] = '\0';
     if (a.code < 0)
         return err_fail(err, a.code, "%s", a.sentence[0] ? a.sentence : strerror(-a.code));
+    if (a.sentence[0] && r->note)
+        r->note(r, a.sentence);
     return 0;
 }
 

@@ -28,6 +28,11 @@
  * $XDG_RUNTIME_DIR/grid, else /tmp/grid-UID. Made 0700, owner and type checked, no symlink. */
 int attach_runtime_dir(char *ret_path, size_t size, struct err *err);
 
+struct attach_record;
+/* What a server had to say although it is ready. Called in the caller's process, or, in a run, in
+ * the one that becomes the command. */
+typedef void attach_note_fn(const struct attach_record *record, const char *sentence);
+
 /* What a mount is, for records and listings. */
 struct attach_record {
     char name[64];
@@ -38,7 +43,9 @@ struct attach_record {
     pid_t server;
     uint64_t server_start; /* field 22 of /proc/PID/stat: a pid that was given out again differs */
     int64_t since_ms;
-    char run[64]; /* name of the run; "" for `mount` */
+    char run[64];        /* name of the run; "" for `mount` */
+    char protection[16]; /* "protected": nobody can delete the version under it; "unprotected"... */
+    attach_note_fn *note; /* of the caller, not of the record; may be NULL */
 };
 
 /* Called in the server process, once. `control_fd` is an opened /dev/fuse that is mounted already
@@ -51,6 +58,11 @@ struct attach_record {
 typedef void attach_ready_fn(void *ready_ctx, int code, const char *sentence);
 typedef int attach_serve_fn(void *ctx, const char *mountpoint, int control_fd,
                             attach_ready_fn *ready, void *ready_ctx);
+
+/* From the process that serves: what protects the version under the mount of this server process
+ * (or of its parent), for `mounts`; the sentence, if it is not empty, for the caller's note. Before
+ * the server is ready, and whenever it changes. */
+int attach_protection_write(pid_t server, const char *word, const char *sentence);
 
 /* Start a server in the background (a process of its own session, standard descriptors closed but
  * the log, which goes to <runtime>/log/), wait until it is ready or failed. The server writes the

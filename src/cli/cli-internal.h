@@ -171,7 +171,11 @@ struct serve {
     struct store_options options; /* borrowed from the configuration */
     struct version_info info;
     uint64_t memory_bytes;
+    char text[HOLD_TEXT_MAX]; /* who holds it: "run r1" */
+    bool require_lease;
 };
+/* An attach_note_fn: says why it is unprotected. */
+void serve_note(const struct attach_record *record, const char *sentence);
 /* Resolve `name` (version 0: newest) and fill in both. Gives an exit code. */
 int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint64_t memory_bytes,
                   struct serve *ret, struct attach_record *ret_record);
@@ -184,6 +188,10 @@ int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn 
 #define OPTION_CLUSTER                                                                             \
     {                                                                                              \
         "--cluster", 0, "CLUSTER", "use this cluster's store", NULL                                \
+    }
+#define OPTION_REQUIRE_LEASE                                                                       \
+    {                                                                                              \
+        "--require-lease", 0, NULL, "fail rather than attach what may be deleted meanwhile", NULL  \
     }
 #define OPTION_JSON                                                                                \
     {                                                                                              \
@@ -209,6 +217,9 @@ COMMAND(diff);
 COMMAND(export);
 COMMAND(index);
 COMMAND(verify);
+COMMAND(delete);
+COMMAND(fsck);
+COMMAND(gc);
 COMMAND(mount);
 COMMAND(unmount);
 COMMAND(mounts);

@@ -17,11 +17,6 @@ struct foreign {
 
 static const struct foreign foreign[] = {
     /* Not supported by this version. */
-    {"datastore delete", CLI_FAILED,
-     "'datastore delete'" NOT_IN_THIS_VERSION
-     ": versions stay; an upload that failed is not shown"},
-    {"datastore gc", CLI_FAILED,
-     "'datastore gc'" NOT_IN_THIS_VERSION ": nothing is deleted, so there is nothing to reclaim"},
     {"datastore stats", CLI_FAILED,
      "'datastore stats'" NOT_IN_THIS_VERSION ": 'grid datastore mounts' lists what is mounted"},
     {"session", CLI_FAILED,

@@ -2,8 +2,8 @@
 /*
  * grid datastore mount, unmount, mounts.
  *
- * A mount is served by a process of its own in the background. It holds no lease in this version,
- * which deletes nothing: `mounts` calls it unprotected, so that nobody relies on more.
+ * A mount is served by a process of its own in the background, which holds the version by a lease
+ * as long as it is mounted.
  */
 #include "cli/cmd-mount.h"
 
@@ -17,6 +17,7 @@
 const struct option cmd_mount_options[] = {
     {"--mode", 0, "MODE", "how: auto or fuse", NULL},
     {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},
+    OPTION_REQUIRE_LEASE,
     OPTION_CLUSTER,
     OPTION_END};
 
@@ -94,6 +95,10 @@ int cmd_mount(struct cli *cli, const struct args *args)
         code = serve_prepare(cli, args->words.at[0], 0, memory, &serve, &record);
     if (code != CLI_DONE)
         return code;
+    (void)snprintf(serve.text, sizeof serve.text, "mount %.240s",
+                   record.mountpoint); /* cut short */
+    serve.require_lease = args_flag(args, "--require-lease");
+    record.note = serve_note;
     int r = attach_serve_background(&record, serve_run, &serve, &err);
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
@@ -151,7 +156,7 @@ static int add_json(struct mounts *m, const struct attach_record *r)
     char time[FIGURE_MAX];
     json_t *row = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:s}", "name", r->name, "version",
                             (json_int_t)r->version, "cluster", r->cluster, "mode", r->mode,
-                            "protection", "unprotected", "server", (json_int_t)r->server, "since",
+                            "protection", r->protection, "server", (json_int_t)r->server, "since",
                             figure_utc_time(r->since_ms, time));
     int code =
         row ? json_set_bytes(row, "mountpoint", r->mountpoint, strlen(r->mountpoint)) : -ENOMEM;
@@ -183,7 +188,7 @@ static int add_record(void *ctx, const struct attach_record *r)
     table_add(m->table, r->mountpoint);
     if (!m->runs_only) {
         table_add(m->table, r->mode);
-        table_add(m->table, "unprotected");
+        table_add(m->table, r->protection);
     }
     table_add(m->table, figure_local_time(r->since_ms, text));
     return 0;

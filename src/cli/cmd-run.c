@@ -27,6 +27,7 @@ const struct option cmd_run_options[] = {
     {"--datastore_mount_dir", 0, "DIR", "where; default: /datastores/NAME", NULL},
     {"--name", 0, "RUN", "a name for the run, for listings", NULL},
     {"--memory", 0, "SIZE", "memory for what was read of each datastore; default 256M", NULL},
+    OPTION_REQUIRE_LEASE,
     OPTION_CLUSTER,
     OPTION_JSON,
     RENTS("--instance_type", "TYPE"),
@@ -128,6 +129,9 @@ static int prepare(struct cli *cli, const struct args *args, struct run *run, si
     if (code != CLI_DONE)
         return code;
     (void)snprintf(item->record.run, sizeof item->record.run, "%s", name);
+    (void)snprintf(run->serves[i].text, sizeof run->serves[i].text, "run %s", name); /* fits */
+    run->serves[i].require_lease = args_flag(args, "--require-lease");
+    item->record.note = serve_note;
     item->target = run->targets[i];
     item->serve = serve_run;
     item->serve_ctx = &run->serves[i];

@@ -36,6 +36,26 @@ static json_t *json_pack_row(const struct object_ref *pack)
                      (json_int_t)pack->born);
 }
 
+/* ---- who holds it ---- */
+
+static int add_holder(void *ctx, const struct holder *h)
+{
+    char since[FIGURE_MAX];
+    json_t *row = json_pack("{s:s, s:s, s:I, s:s}", "host", h->host, "job", h->text, "pid",
+                            (json_int_t)h->pid, "since", figure_utc_time(h->since_ms, since));
+
+    return json_array_append_new(ctx, row) < 0 ? -ENOMEM : 0;
+}
+
+static int print_holder(void *ctx, const struct holder *h)
+{
+    struct buf *t = ctx;
+    char since[FIGURE_MAX];
+
+    return buf_printf(t, "%s%s on %s, since %s", t->size ? "; " : "", h->text, h->host,
+                      figure_local_time(h->since_ms, since));
+}
+
 static json_t *json_show(const struct cli *cli, const struct opened *o, const struct manifest *m)
 {
     char session[33], key[OBJECT_KEY_MAX];
@@ -54,6 +74,12 @@ static json_t *json_show(const struct cli *cli, const struct opened *o, const st
         is_complete = more && json_object_update(object, more) == 0;
         json_decref(more);
     }
+    json_t *holders = json_array();
+    if (is_complete)
+        is_complete = holders && catalogue_holders(o->catalogue, o->info.name, o->info.version,
+                                                   add_holder, holders, NULL) != -ENOMEM;
+    if (holders && json_object_set_new(object, "holders", holders) < 0)
+        is_complete = false;
     if (is_complete && json_object_set(object, "packs", packs) == 0) {
         json_decref(packs);
         return object;
@@ -71,6 +97,19 @@ static void print_row(const char *label, const char *value)
     if (escape_text(&b, value, strlen(value)) < 0)
         buf_clear(&b);
     printf("%-12s %s\n", label, buf_text(&b));
+}
+
+static void print_holders(const struct opened *o)
+{
+    AUTO(buf_release) struct buf text = BUF_INIT(8192);
+    struct err err = ERR_INIT;
+    int r =
+        catalogue_holders(o->catalogue, o->info.name, o->info.version, print_holder, &text, &err);
+
+    if (r < 0 && r != -EFBIG)
+        print_row("Held by", err_text(&err, r));
+    else
+        print_row("Held by", text.size ? buf_text(&text) : "nobody");
 }
 
 static void print_show(const struct cli *cli, const struct opened *o, const struct manifest *m)
@@ -102,6 +141,7 @@ static void print_show(const struct cli *cli, const struct opened *o, const stru
     (void)snprintf(text, sizeof text, "%" PRIu32 " (%" PRIu32 " of them new), %s, of which %s used",
                    m->pack_count, fresh, figure_bytes(bytes, a), figure_bytes(used, b));
     print_row("Packs", text);
+    print_holders(o);
 }
 
 int cmd_show(struct cli *cli, const struct args *args)

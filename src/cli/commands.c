@@ -43,6 +43,19 @@ static const struct command commands[] = {
      2, false, cmd_index},
     {"datastore verify", "NAME[:N]", "check every byte of a version against its digest", NULL,
      cmd_verify_options, 1, 1, false, cmd_verify},
+    {"datastore delete", "", "delete one version, for good",
+     "Immediate and final: the number is never used again, other versions stay whole. Refused\n"
+     "while the version is attached anywhere. An upload that is not complete is given up. What no\n"
+     "other version needs is then reclaimed.",
+     cmd_delete_options, 0, 0, false, cmd_delete},
+    {"datastore gc", "", "reclaim what no version needs any more",
+     "Waits for nobody: while uploads that began before are under way it says so and stops, and\n"
+     "the next call goes on.",
+     cmd_gc_options, 0, 0, false, cmd_gc},
+    {"datastore fsck", "", "check that a whole store keeps its rules",
+     "Reads all records and looks for all objects, and says which rule of the format is broken\n"
+     "where. On a store at rest: what others do meanwhile may show. Changes nothing.",
+     cmd_fsck_options, 0, 0, false, cmd_fsck},
     {"datastore mount", "NAME[:N] DIR", "mount a version, read-only, on an empty directory", NULL,
      cmd_mount_options, 2, 2, false, cmd_mount},
     {"datastore unmount", "DIR", "unmount a version", NULL, cmd_unmount_options, 1, 1, false,

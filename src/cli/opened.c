@@ -177,7 +177,9 @@ int open_again(const char *store, bool coherent, const struct store_options *opt
                struct err *err)
 {
     o->info = *info;
-    int r = open_retried(store, store_flags(false, coherent), options, &o->store, err);
+    int r = open_retried(store, store_flags(true, coherent), options, &o->store, NULL);
+    if (r < 0) /* who may not write reads all the same, unprotected */
+        r = open_retried(store, store_flags(false, coherent), options, &o->store, err);
     if (r == 0)
         r = catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
     return r < 0 ? r : attach_view(o, memory_bytes, err);

@@ -6,6 +6,7 @@
  * them, and a server that is started again serves the same version.
  */
 #include "cli/cli-internal.h"
+#include "cli/guard.h"
 
 #include "attach/attach.h"
 #include "front/front.h"
@@ -41,11 +42,18 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint
     return CLI_DONE;
 }
 
+void serve_note(const struct attach_record *record, const char *sentence)
+{
+    say("%s:%u is attached unprotected, and may be deleted meanwhile: %s", record->name,
+        record->version, sentence);
+}
+
 int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn *ready,
               void *ready_ctx)
 {
     const struct serve *s = ctx;
     AUTO(opened_release) struct opened o = {0};
+    AUTO(guard_free) struct guard *guard = NULL; /* lets go before the store is closed */
     struct front *front = NULL;
     struct err err = ERR_INIT;
     char fsname[128];
@@ -55,6 +63,8 @@ int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn 
     /* Root's mounts are for everybody on the machine, as mount(8)'s are; its runs hide them. */
     struct front_options options = {
         .fsname = fsname, .allow_other = geteuid() == 0, .control_fd = control_fd};
+    if (r == 0)
+        r = guard_new(o.catalogue, &s->info, s->text, s->require_lease, getpid(), &guard, &err);
     if (r < 0 && control_fd >= 0)
         (void)close(control_fd);
     if (r == 0)

@@ -27,7 +27,7 @@ diff -r --no-dereference tree mnt || fail "the mount differs"
 (: >mnt/new) 2>/dev/null && fail "the mount can be written to"
 
 expect 0 '' "$GRID" datastore mounts
-grep -qE "^t +1 +local +$PWD/mnt +fuse +unprotected +[0-9-]+ [0-9:]+$" out || fail "mounts: $(cat out)"
+grep -qE "^t +1 +local +$PWD/mnt +fuse +protected +[0-9-]+ [0-9:]+$" out || fail "mounts: $(cat out)"
 expect 0 '' "$GRID" datastore mounts --json
 [ "$(json out 'd[0]["name"], d[0]["version"], d[0]["mode"], d[0]["mountpoint"].endswith("/mnt")')" = \
     "('t', 1, 'fuse', True)" ] || fail "mounts --json: $(cat out)"
