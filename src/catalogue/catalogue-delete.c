@@ -32,7 +32,8 @@ struct seen_lease {
 struct deletion {
     struct catalogue *c;
     const char *name;
-    uint32_t version, round;
+    uint32_t version;
+    uint32_t round; /* ours; before, the last that was listed */
     const struct delete_options *options;
     struct hold_times times;
     struct holders live;
@@ -140,14 +141,9 @@ static int look_at_leases(struct deletion *d, struct err *err)
 /* Post the intent in the next unused round. */
 static int post_intent(struct deletion *d, struct err *err)
 {
-    AUTO(delete_rounds_release) struct delete_rounds rounds = {0};
-    uint32_t next = 1;
+    uint32_t next = d->round + 1;
+    int r = -EEXIST;
 
-    int r = delete_rounds_list(d->c, d->name, d->version, &rounds, err);
-    if (r < 0)
-        return r;
-    if (rounds.rows.count)
-        next = rounds.rows.at[rounds.rows.count - 1].round + 1;
     for (int i = 0; i < INTENT_TRIES && next <= ROUND_MAX; i++, next++) {
         AUTO(draft_release) struct draft draft = {0};
         char key[CATALOGUE_KEY_MAX];
@@ -252,7 +248,7 @@ static int delete_committed(struct deletion *d, struct err *err)
 /* ---- the verb ---- */
 
 static int read_status(struct catalogue *c, const char *name, uint32_t n, struct version_info *ret,
-                       struct err *err)
+                       uint32_t *ret_last_round, struct err *err)
 {
     AUTO(version_rows_release) struct version_rows v = {0};
     char prefix[CATALOGUE_KEY_MAX];
@@ -267,6 +263,7 @@ static int read_status(struct catalogue *c, const char *name, uint32_t n, struct
         return r;
     if (v.rows.count == 0) /* for its sentence */
         return catalogue_resolve(c, name, n, ret, err);
+    *ret_last_round = v.rows.at[0].delete_round;
     return version_read(c, &v.rows.at[0], ret, err);
 }
 
@@ -278,7 +275,7 @@ int catalogue_delete(struct catalogue *c, const char *name, uint32_t version,
     struct delete_report report = {0};
 
     d.times = hold_times_or_default(&options->times);
-    int r = read_status(c, name, version, &report.info, err);
+    int r = read_status(c, name, version, &report.info, &d.round, err);
     if (r < 0)
         return r;
     report.was = report.info.status;

@@ -198,7 +198,8 @@ struct version_row {
     char name[64];
     uint32_t version;
     bool allocated, decided, delete_result;
-    int64_t mtime_ms; /* of the allocation, by the store's clock */
+    uint32_t delete_round; /* the last one; 0: none */
+    int64_t mtime_ms;      /* of the allocation, by the store's clock */
 };
 
 struct version_rows {

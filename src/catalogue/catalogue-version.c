@@ -27,6 +27,8 @@ int version_rows_add(struct version_rows *v, const struct store_entry *entry,
             return r;
         row = &v->rows.at[v->rows.count - 1];
     }
+    if (parts->delete_round > row->delete_round)
+        row->delete_round = parts->delete_round;
     switch (parts->leaf) {
     case KEY_LEAF_ALLOCATION:
         row->allocated = true;
