@@ -106,7 +106,7 @@ int s3_get(struct s3 *s, const char *bucket, const char *key, uint64_t offset, v
            struct err *err)
 {
     AUTO(s3_call_free) struct s3_call *c = NULL;
-    struct s3_object object;
+    struct s3_object object = {.size = 0};
     struct err reason = ERR_INIT;
     int r;
 
