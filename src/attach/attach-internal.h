@@ -37,6 +37,9 @@ int attach_process_start(pid_t pid, uint64_t *ret_start);
 /* Open /dev/fuse and mount it. -EACCES, -EPERM, -ENOENT, -ENODEV: not possible for us here. */
 int attach_fuse_mount(const struct attach_record *r, const char *mountpoint, int *ret_fd,
                       struct err *err);
+/* The same with fusermount3's help, where attach_fuse_mount() is not allowed to. */
+int attach_fuse_mount_helped(const struct attach_record *r, const char *mountpoint, int *ret_fd,
+                             struct err *err);
 /* umount2(), or fusermount3 -u where that is not ours to call. */
 int attach_fuse_unmount(const char *mountpoint, bool lazy, struct err *err);
 /* The device number of the topmost mount at `mountpoint` (absolute) if it is one of ours; -ENOENT.
@@ -83,6 +86,37 @@ void attach_server_let_go(struct attach_server *s); /* close the talk: lets a pr
 /* Wait until it is gone, `timeout_ms` at most; true if it is. */
 bool attach_server_gone(const struct attach_server *s, int timeout_ms);
 void attach_server_close(struct attach_server *s);
+
+/* Between the two: one command, one answer. */
+struct attach_command {
+    int kind;
+    char place[ATTACH_PATH_MAX];
+};
+
+struct attach_answer {
+    int code;
+    char sentence[1024];
+};
+
+/* A message over a socket that keeps borders, with a descriptor unless `fd` is -1. */
+int attach_send(int sock, const void *data, size_t size, int fd);
+/* 0, -ENODATA at the end, -EPROTO for another size. */
+int attach_receive(int sock, void *data, size_t size, int *ret_fd);
+
+/* ---- attach-serve.c
+ * ------------------------------------------------------------------------------- */
+
+/* What a server process is born with. */
+struct attach_server_job {
+    struct attach_record record; /* its mountpoint is what people see */
+    attach_serve_fn *serve;
+    void *serve_ctx;
+    int talk_fd; /* the command comes from here, the answer goes there */
+    int life_fd; /* open as long as it or its child lives */
+};
+
+/* The server process, from its birth to its exit code. */
+int attach_server_main(struct attach_server_job *job);
 
 /* ---- attach-namespace.c
  * --------------------------------------------------------------------------- */

@@ -265,18 +265,20 @@ static bool is_alive(const struct attach_record *r)
 }
 
 /* The server died without its farewell: take away what it left in view. A dead connection is of no
- * use to anybody who still stands in it. */
+ * use to anybody who still stands in it. If it answers, its record is not ours to remove yet: a
+ * server that lost its supervisor takes it over, or it will soon be dead too. */
 static void bury(int dir_fd, const char *name, const struct attach_record *r)
 {
     dev_t device;
     struct stat st;
 
+    if (!r->run[0] && attach_fuse_find(r->mountpoint, &device) == 0) {
+        if (stat(r->mountpoint, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
+            return;
+        (void)attach_fuse_unmount(r->mountpoint, true, NULL); /* it stays as it is, then */
+    }
     (void)unlinkat(dir_fd, name, 0); /* somebody else may have been quicker */
     attach_protection_remove(r->server, r->server_start);
-    if (r->run[0] || attach_fuse_find(r->mountpoint, &device) < 0)
-        return;
-    if (stat(r->mountpoint, &st) < 0 && errno == ENOTCONN)
-        (void)attach_fuse_unmount(r->mountpoint, true, NULL); /* it stays as it is, then */
 }
 
 static int by_age(const void *a, const void *b)

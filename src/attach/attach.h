@@ -2,9 +2,10 @@
 /*
  * Attach: servers in the background, and commands in a mount namespace of their own.
  *
- * A server process serves one mounted version. attach_serve_background() starts it apart from the
- * caller and comes back when the mount is ready: a mount point is never an empty directory. It
- * writes a small record under the runtime directory, by which `mounts` and `unmount` find it.
+ * A server process holds one mounted version; it supervises a child that serves it.
+ * attach_serve_background() starts it apart from the caller and comes back when the mount is ready:
+ * a mount point is never an empty directory. It writes a small record under the runtime directory,
+ * by which `mounts` and `unmount` find it.
  *
  * attach_run() runs a command with datastores at /datastores/NAME (or a directory of the user's
  * choice), seen by that command and its children only, as root or as an ordinary user
@@ -18,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "supervise/supervise.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,8 +41,8 @@ struct attach_record {
     uint32_t version;
     char cluster[64];
     char mountpoint[4096];
-    char mode[16]; /* "fuse" */
-    pid_t server;
+    char mode[16];         /* "fuse" */
+    pid_t server;          /* the supervisor */
     uint64_t server_start; /* field 22 of /proc/PID/stat: a pid that was given out again differs */
     int64_t since_ms;
     char run[64];        /* name of the run; "" for `mount` */
@@ -48,20 +50,21 @@ struct attach_record {
     attach_note_fn *note; /* of the caller, not of the record; may be NULL */
 };
 
-/* Called in the server process, once. `control_fd` is an opened /dev/fuse that is mounted already
- * (the callee's to close; `mountpoint` may then mean nothing in this mount namespace), or -1: mount
- * at `mountpoint` yourself. Call ready(ready_ctx, 0, NULL) when requests will be answered, or
- * ready(ready_ctx, -errno, sentence) on failure; then serve until the mount is gone. Gives the exit
- * code. In the server process descriptors that the program itself opened (close-on-exec) are still
- * open, those it inherited are closed, the log (base/log.h) and descriptor 2 lead to the log file,
- * the directory is "/", and SIGTERM is taken care of. */
-typedef void attach_ready_fn(void *ready_ctx, int code, const char *sentence);
-typedef int attach_serve_fn(void *ctx, const char *mountpoint, int control_fd,
-                            attach_ready_fn *ready, void *ready_ctx);
+/* Called in a child of the server process (supervise/supervise.h says what it gets and owes), and
+ * again in another one whenever that dies. Descriptors that the program itself opened
+ * (close-on-exec) are still open, those it inherited are closed, the log (base/log.h) and
+ * descriptor 2 lead to the log file, the directory is "/", and SIGTERM is taken care of. */
+typedef supervise_serve_fn attach_serve_fn;
+
+/* What reads may wait: for a store that does not answer, or for a server to take over. */
+#define ATTACH_PATIENCE_S 60
+/* Seconds after which this machine's kernel gives up on a request and takes its mount away for good
+ * (sysctl fs.fuse.default_request_timeout and max_request_timeout), if that is sooner; else 0. */
+unsigned attach_request_timeout(void);
 
 /* From the process that serves: what protects the version under the mount of this server process
- * (or of its parent), for `mounts`; the sentence, if it is not empty, for the caller's note. Before
- * the server is ready, and whenever it changes. */
+ * (its parent, if that lives), for `mounts`; the sentence, if it is not empty, for the caller's
+ * note. Before the server is ready, and whenever it changes. */
 int attach_protection_write(pid_t server, const char *word, const char *sentence);
 
 /* Start a server in the background (a process of its own session, standard descriptors closed but

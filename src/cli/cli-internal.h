@@ -162,7 +162,7 @@ int race_two_processes(const char *root, bool coherent, struct err *err);
 /* ---- servers (serve.c) ---- */
 
 struct attach_record;
-typedef void serve_ready_fn(void *ready_ctx, int code, const char *sentence);
+struct supervise_child;
 
 /* What a server process needs to know; prepared before it is started. */
 struct serve {
@@ -180,8 +180,7 @@ void serve_note(const struct attach_record *record, const char *sentence);
 int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint64_t memory_bytes,
                   struct serve *ret, struct attach_record *ret_record);
 /* An attach_serve_fn. */
-int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn *ready,
-              void *ready_ctx);
+int serve_run(void *ctx, struct supervise_child *child);
 
 /* ---- commands ---- */
 

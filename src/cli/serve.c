@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a server process does: open one version, mount it, serve it to the end.
+ * What a server process does: open one version, serve it to the end.
  *
  * The version is resolved before, in the command that a person waits for: so its sentences reach
  * them, and a server that is started again serves the same version.
@@ -9,7 +9,9 @@
 #include "cli/guard.h"
 
 #include "attach/attach.h"
+#include "base/log.h"
 #include "front/front.h"
+#include "supervise/supervise.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -39,6 +41,11 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint
     (void)snprintf(ret_record->cluster, sizeof ret_record->cluster, "%s", cli->cluster);
     (void)snprintf(ret_record->mode, sizeof ret_record->mode, "fuse");
     ret_record->version = o.info.version;
+    unsigned seconds = attach_request_timeout();
+    if (seconds)
+        say("warning: this machine's kernel takes mounts away if a read waits for more than %u s; "
+            "see sysctl fs.fuse.default_request_timeout and fs.fuse.max_request_timeout",
+            seconds);
     return CLI_DONE;
 }
 
@@ -48,33 +55,36 @@ void serve_note(const struct attach_record *record, const char *sentence)
         record->version, sentence);
 }
 
-int serve_run(void *ctx, const char *mountpoint, int control_fd, serve_ready_fn *ready,
-              void *ready_ctx)
+static int64_t age(void *ctx)
+{
+    return front_age_ms(ctx);
+}
+
+int serve_run(void *ctx, struct supervise_child *child)
 {
     const struct serve *s = ctx;
     AUTO(opened_release) struct opened o = {0};
     AUTO(guard_free) struct guard *guard = NULL; /* lets go before the store is closed */
     struct front *front = NULL;
     struct err err = ERR_INIT;
-    char fsname[128];
+    struct front_options options = {
+        .fuse_fd = child->fuse_fd, .init = child->init, .init_size = child->init_size};
 
     int r = open_again(s->store, s->coherent, &s->options, &s->info, s->memory_bytes, &o, &err);
-    (void)snprintf(fsname, sizeof fsname, "grid:%s:%u", s->info.name, s->info.version);
-    /* Root's mounts are for everybody on the machine, as mount(8)'s are; its runs hide them. */
-    struct front_options options = {
-        .fsname = fsname, .allow_other = geteuid() == 0, .control_fd = control_fd};
     if (r == 0)
-        r = guard_new(o.catalogue, &s->info, s->text, s->require_lease, getpid(), &guard, &err);
-    if (r < 0 && control_fd >= 0)
-        (void)close(control_fd);
+        r = guard_new(o.catalogue, &s->info, s->text, s->require_lease, getppid(), &guard, &err);
     if (r == 0)
-        r = front_mount(o.view, mountpoint, &options, &front, &err);
+        r = front_open(o.view, &options, &front, &err);
     if (r < 0) {
-        ready(ready_ctx, r, err_text(&err, r));
+        supervise_failed(child, r, err_text(&err, r));
         return CLI_FAILED;
     }
-    ready(ready_ctx, 0, NULL);
+    supervise_ready(child);
+    supervise_watch_age(child, age, front);
     r = front_serve(front, &err);
+    if (r < 0)
+        log_error("%s", err_text(&err, r));
+    supervise_watch_age(child, NULL, NULL);
     front_free(front);
     return r < 0 ? CLI_FAILED : CLI_DONE;
 }

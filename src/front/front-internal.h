@@ -16,6 +16,9 @@
 /* The largest answer: what the kernel asks for at once, 256 pages. */
 #define FRONT_REPLY_MAX (1u << 20)
 
+#define THREADS_MIN 4 /* a thread that waits for the store answers nobody */
+#define THREADS_MAX 8
+
 struct front {
     struct view *view; /* borrowed */
     struct fuse_session *session;
@@ -26,6 +29,8 @@ struct front {
     bool no_opendir;
     sem_t wake; /* posted when serving shall end */
     atomic_bool stopped;
+    atomic_bool failed;                         /* requests cannot be read */
+    _Atomic int64_t working_since[THREADS_MAX]; /* of each thread; 0: it waits for requests */
 };
 
 extern const struct fuse_lowlevel_ops front_ops;

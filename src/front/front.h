@@ -4,7 +4,7 @@
  *
  * No state beyond the image: node id = nid, no open files or directories (answered once with
  * ENOSYS), unlimited entry and attribute lifetimes, negative entries cached. A server that is
- * killed can be started again on the same descriptor.
+ * killed can be started again on the same descriptor, with the same first message.
  *
  * Threads: front_serve() runs its own few threads and returns when the mount is gone or
  * front_stop() was called (from a signal handler, too).
@@ -19,21 +19,25 @@
 struct front;
 
 struct front_options {
-    const char *fsname; /* shown in /proc/mounts, e.g. "grid:imagenet:2" */
-    bool allow_other;   /* everybody may read; needs root or user_allow_other */
-    unsigned threads;   /* 0: as many as CPUs, 4 to 8 */
-    int control_fd;     /* an already opened and mounted /dev/fuse; -1: mount here */
+    unsigned threads; /* 0: as many as CPUs, 4 to 8 */
+    int fuse_fd;      /* /dev/fuse, opened and mounted */
+    const void *init; /* the kernel's first message, read from it, answered already or not */
+    size_t init_size;
 };
 
-/* Mount `view` (borrowed) at `mountpoint`, an existing directory: directly as root, else through
- * fusermount3; or take over `control_fd` (owned from here on, also on failure). Nothing is served
- * before front_serve(), but the mount is there; the kernel makes callers wait. */
-int front_mount(struct view *view, const char *mountpoint, const struct front_options *o,
-                struct front **ret, struct err *err);
-/* Serve until unmounted or stopped. */
+/* Answer `view` (borrowed) through o->fuse_fd, which is owned from here on, also on failure. The
+ * first message is answered here, the others from front_serve() on; the kernel makes callers wait.
+ */
+int front_open(struct view *view, const struct front_options *o, struct front **ret,
+               struct err *err);
+/* Serve until unmounted or stopped. -EIO if requests cannot be read any more though it is mounted.
+ */
 int front_serve(struct front *f, struct err *err);
 void front_stop(struct front *f);
-/* Unmounts what front_mount() itself mounted, if it is still there. */
+/* Milliseconds since the oldest request in work was read; 0: there is none. From any thread, while
+ * front_serve() runs or not. */
+int64_t front_age_ms(const struct front *f);
+/* Does not unmount. */
 void front_free(struct front *f);
 AUTO_FREE_FUNC(struct front, front_free);
 

@@ -82,28 +82,29 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_open(req, fi);
 }
 
-static int serve(void *ctx, const char *mountpoint, int control_fd, attach_ready_fn *ready,
-                 void *ready_ctx)
+static int serve(void *ctx, struct supervise_child *child)
 {
     static const struct fuse_lowlevel_ops ops = {
         .lookup = op_lookup, .getattr = op_getattr, .read = op_read, .open = op_open};
-    char *argv[] = {"test", "-o", "fsname=test,subtype=grid", NULL};
-    struct fuse_args args = FUSE_ARGS_INIT(control_fd >= 0 ? 1 : 3, argv);
-    char dev[64];
+    char *argv[] = {"test", NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+    char dev[64], init[1024];
+    struct fuse_buf buf = {.size = child->init_size, .mem = init};
 
     if (ctx) {
-        ready(ready_ctx, -EPROTO, "this version is damaged");
+        supervise_failed(child, -EPROTO, "this version is damaged");
         return 1;
     }
     struct fuse_session *se = fuse_session_new(&args, &ops, sizeof ops, NULL);
-    (void)snprintf(dev, sizeof dev, "/dev/fd/%d", control_fd);
-    if (!se || fuse_session_mount(se, control_fd >= 0 ? dev : mountpoint) != 0) {
-        ready(ready_ctx, -EIO, "cannot mount");
+    (void)snprintf(dev, sizeof dev, "/dev/fd/%d", child->fuse_fd);
+    if (!se || child->init_size > sizeof init || fuse_session_mount(se, dev) != 0) {
+        supervise_failed(child, -EIO, "cannot serve");
         return 1;
     }
-    ready(ready_ctx, 0, NULL);
+    memcpy(init, child->init, child->init_size);
+    fuse_session_process_buf(se, &buf);
+    supervise_ready(child);
     (void)fuse_session_loop(se); /* till the mount is gone */
-    fuse_session_unmount(se);
     fuse_session_destroy(se);
     fuse_opt_free_args(&args);
     return 0;
@@ -173,14 +174,14 @@ static void block_namespaces(void)
 }
 
 /* What a kernel before 4.18 does: no FUSE in a user namespace. Our mount is told from fusermount3's
- * by its flags: that one is asked for a mount that is not read-only. */
+ * by its flags. */
 static void block_mount(void)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mount, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -504,24 +505,77 @@ static void test_left_behind(void **state)
     case_end(who);
 }
 
-static void test_server_killed(void **state)
+/* The process below a supervisor that serves, once there is one that is not `old`. */
+static pid_t await_child(pid_t supervisor, pid_t old)
 {
-    enum who who = (enum who)(uintptr_t)*state;
+    char path[64];
+
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/children", supervisor, supervisor);
+    for (int waited = 0; waited < WAIT_MS; waited += 10) {
+        char text[64] = "";
+        AUTO(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && file_read(fd, text, sizeof text - 1) > 0 && strtol(text, NULL, 10) != old)
+            return (pid_t)strtol(text, NULL, 10);
+        pause_ms(10);
+    }
+    fail_msg("no server below %d", supervisor);
+    return 0;
+}
+
+enum victim { KILL_CHILD, KILL_SUPERVISOR, KILL_BOTH };
+
+static void kill_server(enum who who, enum victim victim)
+{
+    pid_t supervisor = live_server(who);
+
+    assert_int_not_equal(supervisor, 0);
+    pid_t child = await_child(supervisor, 0);
+    if (victim != KILL_CHILD)
+        assert_int_equal(kill(supervisor, SIGKILL), 0);
+    if (victim != KILL_SUPERVISOR)
+        assert_int_equal(kill(child, SIGKILL), 0);
+    for (int waited = 0; victim == KILL_SUPERVISOR && live_server(who) != child; waited += 10) {
+        if (waited > WAIT_MS)
+            fail_msg("the child did not take the record over");
+        pause_ms(10);
+    }
+    if (victim == KILL_CHILD) {
+        (void)await_child(supervisor, child);
+        assert_int_equal(live_server(who), supervisor);
+    }
+}
+
+static void lose(enum who who, enum victim victim, int code, const char *out)
+{
     struct job job = {.script = "echo up > up; while ! test -e go; do sleep 0.02; done;"
-                                "cat /datastores/one/hello > out 2>/dev/null && exit 1; exit 9",
+                                "cat /datastores/one/hello > out 2>/dev/null || exit 9",
                       .targets = {"/datastores/one"}};
 
     case_begin(who);
     pid_t pid = start(who, &job);
     await_content("up", "up\n");
-    pid_t server = live_server(who);
-    assert_int_not_equal(server, 0);
-    assert_int_equal(kill(server, SIGKILL), 0);
-    await_no_server(who);
+    kill_server(who, victim);
+    if (victim == KILL_BOTH)
+        await_no_server(who);
     put("go", "");
-    assert_int_equal(finish(pid), 9);
-    assert_string_equal(content("out"), "");
+    assert_int_equal(finish(pid), code);
+    assert_string_equal(content("out"), out);
     case_end(who);
+}
+
+static void test_child_killed(void **state)
+{
+    lose((enum who)(uintptr_t)*state, KILL_CHILD, 0, hello);
+}
+
+static void test_supervisor_killed(void **state)
+{
+    lose((enum who)(uintptr_t)*state, KILL_SUPERVISOR, 0, hello);
+}
+
+static void test_both_killed(void **state)
+{
+    lose((enum who)(uintptr_t)*state, KILL_BOTH, 9, "");
 }
 
 static void test_signals(void **state)
@@ -675,13 +729,23 @@ static void test_background(void **state)
     await_no_server(who);
     assert_int_equal(act(who, ACT_UNMOUNT, target, &err), -EINVAL);
 
+    /* The same where the supervisor is gone. */
+    assert_int_equal(act(who, ACT_MOUNT, target, &err), 0);
+    kill_server(who, KILL_SUPERVISOR);
+    assert_int_equal(kill(live_server(who), SIGTERM), 0);
+    await_no_server(who);
+    assert_int_equal(act(who, ACT_UNMOUNT, target, &err), -EINVAL);
+
     /* A dead server's mount goes away with the next look. */
     assert_int_equal(act(who, ACT_MOUNT, target, &err), 0);
-    pid_t server = live_server(who);
-    assert_int_not_equal(server, 0);
-    assert_int_equal(kill(server, SIGKILL), 0);
-    await_no_server(who);
-    assert_int_equal(stat(target, &st), 0);
+    kill_server(who, KILL_CHILD);
+    kill_server(who, KILL_BOTH);
+    for (int waited = 0; stat(target, &st) < 0; waited += 10) {
+        if (waited > WAIT_MS)
+            fail_msg("the mount of a dead server stays");
+        await_no_server(who); /* which looks; perhaps the server is only dying */
+        pause_ms(10);
+    }
     case_end(who);
 }
 
@@ -772,7 +836,9 @@ int main(void)
         AS_ALL(test_wrapper_killed),
         AS(test_wrapper_killed, USER_BLOCKED),
         AS_ALL(test_left_behind),
-        AS_ALL(test_server_killed),
+        AS_ALL(test_child_killed),
+        AS_ALL(test_supervisor_killed),
+        AS_ALL(test_both_killed),
         AS_ALL(test_signals),
         AS_ALL(test_failures),
         AS(test_new_directory_below_a_foreign_one, USER),
