@@ -15,8 +15,8 @@
 
 struct init {
     size_t size;
-    bool resends; /* the kernel can send requests again */
-    uint8_t data[INIT_ROOM];
+    bool resends;                        /* the kernel can send requests again */
+    _Alignas(8) uint8_t data[INIT_ROOM]; /* holds the kernel's structs */
 };
 
 /* Read and check it. -ENODEV: the mount is gone already; -EPROTO; -ETIMEDOUT. */
