@@ -36,20 +36,6 @@ bool index_all_zero(const void *data, size_t size)
     return size == 0 || (p[0] == 0 && memcmp(p, p + 1, size - 1) == 0);
 }
 
-/* CRC-32C without the final inversion; bit by bit, as it covers 512 bytes once per opened index. */
-static uint32_t checksum_of(const void *data, size_t size)
-{
-    const uint8_t *p = data;
-    uint32_t crc = EROFS_CRC_START;
-
-    for (size_t i = 0; i < size; i++) {
-        crc ^= p[i];
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? EROFS_CRC_POLYNOMIAL : 0);
-    }
-    return crc;
-}
-
 /* Is this an image of ours at all? `head` is bytes 0 to EROFS_CRC_END. */
 static int check_identity(uint8_t *head, struct err *err)
 {
@@ -65,7 +51,7 @@ static int check_identity(uint8_t *head, struct err *err)
                         "the index has blocks of 2^%u bytes; this program knows 2^%u only",
                         sb->block_bits[0], EROFS_BLOCK_BITS);
     le32_put(sb->checksum, 0);
-    if (checksum_of(sb, EROFS_CRC_END - EROFS_SUPER_OFFSET) != checksum)
+    if (erofs_crc32c(sb, EROFS_CRC_END - EROFS_SUPER_OFFSET) != checksum)
         return err_fail(err, -EPROTO, "the checksum of the index's superblock is wrong");
     if (compat != (EROFS_COMPAT_SB_CHKSUM | EROFS_COMPAT_MTIME) ||
         (incompat & ~EROFS_INCOMPAT_48BIT) !=
