@@ -101,6 +101,11 @@ void source_close(struct source *s)
     free(location);
 }
 
+const struct source_bucket *source_bucket(struct source *s)
+{
+    return s->ops->bucket ? s->ops->bucket(s) : NULL;
+}
+
 int source_open_dir(struct source *s, const char *path, struct source_dir **ret)
 {
     return s->ops->open_dir(s, path, ret);

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -39,17 +40,35 @@ struct source_stat {
     struct source_time mtime, ctime;
 };
 
-/* One child of a directory. `name` is valid until the listing is released. */
+/* What pins a file that is an object in a bucket: the same key with the same ETag (and version id)
+ * is the same bytes. All NUL-ended. */
+struct source_pin {
+    const char *key;        /* the whole key; NULL: the file is no object */
+    const char *etag;       /* without quotes */
+    const char *version_id; /* NULL: the bucket has no versions */
+};
+
+/* One child of a directory. All texts are valid until the listing is released. */
 struct source_entry {
     const char *name; /* NUL-ended */
     struct source_stat stat;
     const char *target; /* symlinks; NUL-ended */
+    struct source_pin pin;
 };
 
 struct source_listing {
     struct source_entry *entries; /* in no order; without "." and ".." */
     size_t count;
     void *memory; /* private */
+};
+
+/* A source that is a bucket: what somebody else needs, but for secrets, to read its objects. */
+struct source_bucket {
+    const char *bucket, *prefix; /* prefix: "", or ends in '/' */
+    const char *endpoint;        /* "https://host[:port][/path]"; NULL: AWS's, by region */
+    const char *region;          /* as far as it is known: right once something was read */
+    const char *addressing;      /* "auto", "path", "virtual" */
+    bool has_versions;           /* files have version ids */
 };
 
 struct source;
@@ -77,6 +96,9 @@ struct source_ops {
     ssize_t (*read)(struct source_file *f, void *data, size_t size, uint64_t offset);
     /* First byte at or behind `offset` that is not in a hole; the file's size if there is none. */
     int (*next_data)(struct source_file *f, uint64_t offset, uint64_t *ret);
+
+    /* Where the objects are; NULL, or it gives NULL: it is no bucket. */
+    const struct source_bucket *(*bucket)(struct source *s);
 
     void (*close)(struct source *s);
 };
@@ -111,6 +133,25 @@ struct source_synthetic_options {
 int source_synthetic_new(const struct source_synthetic_options *o, struct source **ret);
 void source_synthetic_bytes(const struct source_synthetic_options *o, uint64_t number,
                             uint64_t offset, void *data, size_t size);
+
+/* Objects below a prefix of a bucket, as a tree: docs/sources.md says which key becomes which file.
+ * The whole prefix is listed here, many requests at once; reading is pinned to what was listed.
+ * NULL in `options`, or of it: as AWS's own tools find it. -ENXIO no such bucket; -EACCES, the
+ * sentence says which permission is missing; -ENOENT nothing there. */
+struct source_s3_options {
+    const char *endpoint, *region, *profile, *ca_file;
+    const char *addressing; /* "auto", "path", "virtual" */
+    const char *role_arn, *external_id;
+    /* Called from one thread, a few times a second while it lists. May be NULL. */
+    void (*progress)(void *ctx, uint64_t files, uint64_t bytes);
+    void *ctx;
+    const volatile sig_atomic_t *interrupted; /* nonzero: stop soon with -ECANCELED. May be NULL */
+};
+int source_s3_open(const char *location, const struct source_s3_options *options,
+                   struct source **ret, struct err *err);
+
+/* NULL: it is no bucket. Valid until the source is closed. */
+const struct source_bucket *source_bucket(struct source *s);
 
 void source_close(struct source *s);
 AUTO_FREE_FUNC(struct source, source_close);
