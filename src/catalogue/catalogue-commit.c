@@ -93,8 +93,6 @@ static int check_objects(struct upload *u, const struct manifest *m, struct err 
     for (uint32_t i = 0; i < m->pack_count; i++) {
         const struct object_ref *pack = &m->packs[i];
         char key[OBJECT_KEY_MAX];
-        if (pack->linked) /* the source's own objects: none of ours */
-            continue;
         object_ref_key('p', pack, key);
         if (!upload_may_reuse(u, pack))
             return err_fail(err, -EPROTO, "the pack %s is about to be collected", key);

@@ -324,8 +324,6 @@ static int check_manifest(struct fsck *f, const struct version *v, const struct 
     row = check_object(f, 'x', &m.index, v);
     r = row ? check_trailer(f, row, &m.index) : 0;
     for (uint32_t i = 0; r == 0 && i < m.pack_count; i++) {
-        if (m.packs[i].linked)
-            continue;
         row = check_object(f, 'p', &m.packs[i], v);
         r = row ? check_trailer(f, row, &m.packs[i]) : 0;
     }

@@ -17,7 +17,8 @@
 #define MANIFEST_VERSION 1u
 #define MANIFEST_HEADER  256u
 #define REF_SIZE         96u
-#define BLOCK            512u /* of packs; docs/formats/pack.md */
+#define BLOCK            512u                /* of packs; docs/formats/pack.md */
+#define LINKED_MAX       (UINT64_C(1) << 32) /* blocks of a linked device */
 #define FLAG_LINKED      1u
 
 enum manifest_field {
@@ -101,7 +102,10 @@ static bool ref_is_sound(const struct object_ref *ref)
  * when it is resumed it may use what versions since then have stored. */
 static bool pack_is_sound(const struct object_ref *ref)
 {
-    return ref_is_sound(ref) && ref->used_blocks <= ref->data_size / BLOCK && ref->born >= 1;
+    uint64_t blocks = ref->linked ? LINKED_MAX : ref->data_size / BLOCK;
+
+    return ref_is_sound(ref) && ref->used_blocks <= blocks && ref->born >= 1 &&
+           (!ref->linked || ref->used_blocks >= 1);
 }
 
 static bool index_is_sound(const struct manifest *m)

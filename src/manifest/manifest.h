@@ -37,9 +37,10 @@ struct object_ref {
     uint64_t leaf_count;
     struct digest digest; /* of the trailer; of the whole object for a manifest */
     /* packs only: */
-    uint64_t used_blocks; /* 512-byte blocks that this version's files name (each block once) */
-    uint32_t born;        /* version number of the same name that first used it; age = n - born */
-    bool linked;          /* data is the source's own objects (no-copy) */
+    /* 512-byte blocks that this version's files name (each block once); linked: of the device */
+    uint64_t used_blocks;
+    uint32_t born; /* version number of the same name that first used it; age = n - born */
+    bool linked;   /* no-copy: this is the device's table of links (docs/formats/link.md) */
 };
 
 /* The trailer stands at the end of the object. */

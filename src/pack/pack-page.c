@@ -18,7 +18,7 @@ static bool leaf_is_valid(const struct pack_shape *s, uint64_t number, uint32_t 
 
     if ((info & ~(ROW_LENGTH | ROW_STARTS)) != 0 || length == 0 || length > s->leaf_size)
         return false;
-    if (s->kind == PACK_KIND_INDEX)
+    if (s->kind != PACK_KIND_DATA)
         return !starts && (length == s->leaf_size || number + 1 == s->leaf_count);
     return starts || (number > 0 && (before == 0 || before == s->leaf_size));
 }

@@ -16,7 +16,7 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 
 int pack_shape_of(uint32_t kind, uint64_t data_size, uint64_t leaf_count, struct pack_shape *ret)
 {
-    bool is_index = kind == PACK_KIND_INDEX;
+    bool is_index = kind == PACK_KIND_INDEX || kind == PACK_KIND_LINKS; /* leaves of one size */
     uint64_t blocks = data_size / PACK_BLOCK;
     uint32_t leaf_size = is_index ? PACK_INDEX_LEAF : PACK_LEAF_MAX;
 
@@ -32,7 +32,7 @@ int pack_shape_of(uint32_t kind, uint64_t data_size, uint64_t leaf_count, struct
         return -EPROTO;
 
     struct pack_shape s = {
-        .kind = is_index ? PACK_KIND_INDEX : PACK_KIND_DATA,
+        .kind = (enum pack_kind)kind,
         .data_size = data_size,
         .leaf_count = leaf_count,
         .leaf_size = leaf_size,

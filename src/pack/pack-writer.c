@@ -25,7 +25,7 @@ struct pack_writer {
 
 int pack_writer_new(enum pack_kind kind, pack_sink_fn *sink, void *ctx, struct pack_writer **ret)
 {
-    if (kind != PACK_KIND_DATA && kind != PACK_KIND_INDEX)
+    if (kind != PACK_KIND_DATA && kind != PACK_KIND_INDEX && kind != PACK_KIND_LINKS)
         return -EINVAL;
     struct pack_writer *w = calloc(1, sizeof *w);
     if (!w)
@@ -60,7 +60,7 @@ struct position {
 static bool leaf_may_follow(enum pack_kind kind, const struct position *at,
                             const struct pack_leaf *leaf)
 {
-    if (kind == PACK_KIND_INDEX)
+    if (kind != PACK_KIND_DATA)
         return leaf->length >= 1 && leaf->length <= PACK_INDEX_LEAF && !leaf->starts_blob &&
                (at->last_length == 0 || at->last_length == PACK_INDEX_LEAF);
     if (leaf->length < 1 || leaf->length > PACK_LEAF_MAX)
@@ -93,7 +93,7 @@ static int leaves_check(const struct pack_writer *w, const struct pack_leaf *lea
 
 static bool has_room(const struct pack_writer *w, size_t count, size_t size)
 {
-    bool is_index = w->kind == PACK_KIND_INDEX;
+    bool is_index = w->kind != PACK_KIND_DATA;
 
     if (size > (is_index ? PACK_INDEX_MAX : PACK_DATA_MAX) - w->data_size)
         return false;

@@ -10,7 +10,8 @@
  * digest of a pack is the SHA-256 of its trailer, which holds the digest of every page of the leaf
  * table, which holds the digest of every leaf: so any leaf can be fetched and verified alone.
  *
- * An index object is stored in the same frame (kind PACK_KIND_INDEX), cut into leaves of 16 KiB.
+ * An index object and a table of links are stored in the same frame (PACK_KIND_INDEX, _LINKS), cut
+ * into leaves of 16 KiB.
  *
  * This folder is pure: bytes in, bytes out. Reading and writing are the caller's, through
  * callbacks. Threads: a writer belongs to one thread at a time; a parsed trailer is constant, any
@@ -29,12 +30,12 @@
 
 #define PACK_BLOCK       512u                /* unit of addresses; data is zero-padded to it */
 #define PACK_LEAF_MAX    65536u              /* bytes of a leaf of a pack */
-#define PACK_INDEX_LEAF  16384u              /* bytes of a leaf of an index object, but the last */
+#define PACK_INDEX_LEAF  16384u              /* bytes of a leaf of other kinds, but the last */
 #define PACK_BLOB_MAX    (8u << 20)          /* files are cut at this */
 #define PACK_PAGE        4096u               /* one page of the leaf table */
 #define PACK_PAGE_LEAVES 102u                /* rows of 40 bytes; 16 zero bytes end a page */
 #define PACK_DATA_MAX    (UINT64_C(4) << 30) /* bytes of data in one pack */
-#define PACK_INDEX_MAX   (UINT64_C(1) << 40) /* bytes of an index image */
+#define PACK_INDEX_MAX   (UINT64_C(1) << 40) /* bytes of an index image, or table of links */
 #define PACK_TRAILER_MAX (4u << 20)          /* bytes of a trailer; parsers refuse more */
 #define PACK_GROUP_PAGES 1024u               /* more pages than this: two levels */
 #define PACK_BLOB_LEAVES (PACK_BLOB_MAX / PACK_LEAF_MAX)
@@ -42,7 +43,7 @@
  * 42 MB. Only packs of very many tiny files end here before they are full. Readers do not care. */
 #define PACK_LEAVES_MAX 1048576u
 
-enum pack_kind { PACK_KIND_DATA = 1, PACK_KIND_INDEX = 2 };
+enum pack_kind { PACK_KIND_DATA = 1, PACK_KIND_INDEX = 2, PACK_KIND_LINKS = 3 };
 
 static inline uint64_t pack_blocks(uint64_t bytes)
 {
@@ -88,8 +89,8 @@ AUTO_FREE_FUNC(struct pack_writer, pack_writer_free);
 /* Append `count` leaves whose bytes lie one behind the other in `data`, each zero-padded to whole
  * blocks (`size` in all; the caller padded and digested them). *ret_block and *ret_leaf say where
  * the first one stands. With nothing written: -EFBIG if the pack would exceed PACK_DATA_MAX or
- * PACK_LEAVES_MAX (kind index: PACK_INDEX_MAX); -EINVAL if lengths, marks or padding break the
- * format (kind index: no marks, and every leaf but the last is PACK_INDEX_LEAF long). After the
+ * PACK_LEAVES_MAX (other kinds: PACK_INDEX_MAX); -EINVAL if lengths, marks or padding break the
+ * format (other kinds: no marks, and every leaf but the last is PACK_INDEX_LEAF long). After the
  * sink failed or the writer ran out of memory each call gives that error again. */
 int pack_writer_add(struct pack_writer *w, const struct pack_leaf *leaves, size_t count,
                     const void *data, size_t size, uint64_t *ret_block, uint64_t *ret_leaf);

@@ -165,7 +165,7 @@ static void writer_refuses(void **state)
     struct pack_summary s;
     uint64_t written = 0, block = 5, leaf = 6;
 
-    assert_int_equal(pack_writer_new(3, sink_counts, &written, &w), -EINVAL);
+    assert_int_equal(pack_writer_new(4, sink_counts, &written, &w), -EINVAL);
     assert_int_equal(pack_writer_new(PACK_KIND_DATA, sink_counts, &written, &w), 0);
     assert_int_equal(pack_writer_finish(w, &s), -EINVAL); /* no leaves */
     assert_int_equal(add_leaf(w, 0, 1, false), -EINVAL);  /* the first must start a blob */
