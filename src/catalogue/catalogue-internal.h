@@ -231,10 +231,11 @@ int version_read(struct catalogue *c, const struct version_row *row, struct vers
 
 /* Reads the records of the rows that are added, and calls `fn` with each, in order, on the caller's
  * thread, from version_reading_add() and version_reading_finish(). What fn, or a failed read, gives
- * other than 0 ends it. `err` gets the sentence of a failed read. */
+ * other than 0 ends it. `err` gets the sentence of a failed read. With `past_damage`, records that
+ * are damaged are left out, and version_reading_finish() fails because of them. */
 struct version_reading;
-int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, struct err *err,
-                        struct version_reading **ret);
+int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, bool past_damage,
+                        struct err *err, struct version_reading **ret);
 int version_reading_add(struct version_reading *g, const struct version_row *row);
 int version_reading_finish(struct version_reading *g);
 void version_reading_free(struct version_reading *g); /* NULL is fine */

@@ -87,7 +87,8 @@ static int list_row(void *ctx, const struct store_entry *entry)
 
 static int list_rows(struct catalogue *c, const char *prefix, struct listing *l, struct err *err)
 {
-    int r = store_list(c->store, prefix, NULL, list_row, l, NULL);
+    int r = store_list(c->store, prefix, &(struct store_list_options){.keys_only = true}, list_row,
+                       l, NULL);
 
     if (l->result)
         return l->result;
@@ -112,7 +113,7 @@ int catalogue_list(struct catalogue *c, const char *name, catalogue_version_fn *
             key_versions(prefix, name);
     }
     if (r == 0)
-        r = version_reading_new(c, leave_out_deleted, &filter, err, &l.reading);
+        r = version_reading_new(c, leave_out_deleted, &filter, true, err, &l.reading);
     if (r == 0)
         r = list_rows(c, prefix, &l, err);
     version_reading_free(l.reading);

@@ -21,9 +21,12 @@ struct chunk {
     struct version_row rows[CHUNK_ROWS];
     size_t row_count;
     struct version_info *infos; /* owned; CHUNK_ROWS of them */
-    size_t good;                /* of them are read */
+    size_t good;                /* of them are read; version 0: one that is damaged */
     int error;                  /* of the row behind */
     struct err err;
+    unsigned damaged; /* of the good ones */
+    int damage;       /* the first one's code */
+    struct err damage_err;
     bool done; /* under lock */
 };
 
@@ -32,6 +35,10 @@ struct version_reading {
     catalogue_version_fn *fn;
     void *ctx;
     struct err *err;
+    bool past_damage; /* go on behind a damaged record, and fail at the end */
+    unsigned damaged;
+    int damage;
+    struct err damage_err; /* of the first */
     pthread_t threads[READERS_MAX];
     unsigned started;
     pthread_mutex_t lock; /* guards all below, and `done` */
@@ -41,8 +48,8 @@ struct version_reading {
     struct chunk slots[CHUNKS]; /* a chunk belongs to who fills, has taken, or delivers it */
 };
 
-int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, struct err *err,
-                        struct version_reading **ret)
+int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, bool past_damage,
+                        struct err *err, struct version_reading **ret)
 {
     struct version_reading *g = calloc(1, sizeof *g);
 
@@ -52,6 +59,7 @@ int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx
     g->fn = fn;
     g->ctx = ctx;
     g->err = err;
+    g->past_damage = past_damage;
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
     *ret = g;
@@ -76,11 +84,36 @@ void version_reading_free(struct version_reading *g)
     free(g);
 }
 
+/* The store has answered, and what it holds is wrong: another row may be right. */
+static bool is_damage(int code)
+{
+    return code == -EBADMSG || code == -EPROTO || code == -EPROTONOSUPPORT;
+}
+
+static int read_row(struct version_reading *g, struct chunk *chunk, size_t i)
+{
+    struct err err = ERR_INIT;
+    int r = version_read(g->c, &chunk->rows[i], &chunk->infos[i], &err);
+
+    if (r < 0 && g->past_damage && is_damage(r)) {
+        chunk->infos[i].version = 0;
+        if (chunk->damaged++ == 0) {
+            chunk->damage = r;
+            chunk->damage_err = err;
+        }
+        return 0;
+    }
+    if (r < 0)
+        chunk->err = err;
+    return r;
+}
+
 static void read_chunk(struct version_reading *g, struct chunk *chunk)
 {
     int r = 0;
 
     chunk->good = 0;
+    chunk->damaged = 0;
     err_clear(&chunk->err);
     if (!chunk->infos) {
         chunk->infos = calloc(CHUNK_ROWS, sizeof *chunk->infos);
@@ -88,7 +121,7 @@ static void read_chunk(struct version_reading *g, struct chunk *chunk)
             r = err_fail(&chunk->err, -ENOMEM, "out of memory");
     }
     for (size_t i = 0; r == 0 && i < chunk->row_count; i++) {
-        r = version_read(g->c, &chunk->rows[i], &chunk->infos[i], &chunk->err);
+        r = read_row(g, chunk, i);
         if (r == 0)
             chunk->good++;
     }
@@ -138,8 +171,13 @@ static int deliver(struct version_reading *g)
         chunk->done = false;
     }
     g->delivered++; /* only this thread uses it */
+    if (chunk->damaged && !g->damaged) {
+        g->damage = chunk->damage;
+        g->damage_err = chunk->damage_err;
+    }
+    g->damaged += chunk->damaged;
     for (size_t i = 0; i < chunk->good; i++) {
-        int r = g->fn(g->ctx, &chunk->infos[i]);
+        int r = chunk->infos[i].version ? g->fn(g->ctx, &chunk->infos[i]) : 0;
         if (r != 0)
             return r;
     }
@@ -187,14 +225,19 @@ int version_reading_finish(struct version_reading *g)
 
     while (r == 0 && g->delivered < g->submitted)
         r = deliver(g);
-    return r;
+    if (r != 0 || !g->damaged)
+        return r;
+    if (g->damaged == 1)
+        return err_fail(g->err, g->damage, "%s", err_text(&g->damage_err, g->damage));
+    return err_fail(g->err, g->damage, "%s; and %u more", err_text(&g->damage_err, g->damage),
+                    g->damaged - 1);
 }
 
 int versions_each(struct catalogue *c, const struct version_row *rows, size_t count,
                   catalogue_version_fn *fn, void *ctx, struct err *err)
 {
     struct version_reading *g = NULL;
-    int r = version_reading_new(c, fn, ctx, err, &g);
+    int r = version_reading_new(c, fn, ctx, false, err, &g);
 
     for (size_t i = 0; r == 0 && i < count; i++)
         r = version_reading_add(g, &rows[i]);

@@ -91,7 +91,7 @@ typedef int catalogue_version_fn(void *ctx, const struct version_info *info);
 
 /* Every version of `name` (NULL: of every name), names ascending, newest version first. Deleted
  * ones are left out. fn returns 0 to go on. Records are read by a few threads at once. A record
- * that is damaged: -EBADMSG with its key in the sentence. */
+ * that is damaged: -EBADMSG with its key in the sentence, after all others were handed out. */
 int catalogue_list(struct catalogue *c, const char *name, catalogue_version_fn *fn, void *ctx,
                    struct err *err);
 

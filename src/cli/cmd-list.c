@@ -118,7 +118,10 @@ static int list(struct listing *l)
         say("%s", err_text(&err, r)); /* only the display of running uploads needs it */
     err_clear(&err);
     r = catalogue_list(o.catalogue, NULL, show_row, l, &err);
-    return r < 0 ? say_err(&err, r) : finish(l);
+    if (r == 0)
+        return finish(l);
+    int code = l->shown ? finish(l) : CLI_DONE; /* what can be read is shown */
+    return code == CLI_DONE || code == CLI_FAILED ? say_err(&err, r) : code;
 }
 
 int cmd_list(struct cli *cli, const struct args *args)

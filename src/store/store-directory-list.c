@@ -175,6 +175,8 @@ static int visit_object(struct walk *w, const struct frame *f, const char *name)
 
     if (!behind_start(w))
         return 0;
+    if (w->options->keys_only) /* that it is a file is known: child_type() has looked */
+        return w->fn(w->ctx, &(struct store_entry){.key = w->path});
     if (fstatat(f->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -errno;
     if (!S_ISREG(st.st_mode))

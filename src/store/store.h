@@ -54,7 +54,9 @@ struct store_entry {
 typedef int store_list_fn(void *ctx, const struct store_entry *entry);
 
 struct store_list_options {
-    bool by_component;       /* stop at the first '/' behind the prefix, as S3's delimiter does */
+    bool by_component; /* stop at the first '/' behind the prefix, as S3's delimiter does */
+    bool keys_only;    /* sizes and times are not wanted, and may be 0: spares a directory a stat
+                        * for each object */
     const char *start_after; /* rows (keys, and prefixes as told) greater than this; NULL: all */
 };
 

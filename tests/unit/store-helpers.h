@@ -175,6 +175,22 @@ static inline int list_line(void *ctx, const struct store_entry *e)
     return buf_printf(ctx, "%s=%d ", e->key, (int)e->size_bytes);
 }
 
+/* "key=size prefix/ ...": what is still to come. */
+struct keys_told {
+    const char *rest;
+};
+
+static inline int list_key(void *ctx, const struct store_entry *e)
+{
+    struct keys_told *told = ctx;
+    size_t length = strlen(e->key);
+
+    assert_int_equal(strncmp(told->rest, e->key, length), 0);
+    assert_int_equal(told->rest[length], e->is_prefix ? ' ' : '=');
+    told->rest = strchr(told->rest, ' ') + 1;
+    return 0;
+}
+
 static inline void assert_list(struct store *s, const char *prefix, bool by_component,
                                const char *start_after, const char *expected)
 {
@@ -185,6 +201,11 @@ static inline void assert_list(struct store *s, const char *prefix, bool by_comp
     assert_int_equal(store_list(s, prefix, &options, list_line, &b, &now), 0);
     assert_string_equal(buf_text(&b), expected);
     assert_true(now > 0);
+
+    struct keys_told told = {.rest = expected};
+    options.keys_only = true;
+    assert_int_equal(store_list(s, prefix, &options, list_key, &told, NULL), 0);
+    assert_string_equal(told.rest, "");
     buf_release(&b);
 }
 

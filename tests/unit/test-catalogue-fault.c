@@ -309,6 +309,40 @@ static void test_damaged_records_are_named(void **state)
     damage(w, key, list_over);
 }
 
+static int count_any(void *ctx, const struct version_info *v)
+{
+    ++*(unsigned *)ctx;
+    return 0;
+}
+
+static void test_a_listing_goes_on_behind_damage(void **state)
+{
+    struct world *w = *state;
+    struct version_info v;
+    struct err err = ERR_INIT;
+    char key[CATALOGUE_KEY_MAX];
+
+    for (unsigned n = 1; n <= 200; n++)
+        assert_int_equal(publish(w->c, w->store, "cats", &v, NULL), 0);
+    key_version(key, "cats", 150, "o");
+    replace(w, key, bytes_str("rubbish"));
+    for (unsigned readers = 1; readers <= 4; readers += 3) {
+        unsigned count = 0;
+        catalogue_set_readers(w->c, readers);
+        err_clear(&err);
+        assert_int_equal(catalogue_list(w->c, NULL, count_any, &count, &err), -EBADMSG);
+        assert_int_equal(count, 199);
+        assert_non_null(strstr(err.text, key));
+    }
+    key_version(key, "cats", 20, "o");
+    replace(w, key, bytes_str(""));
+    unsigned count = 0;
+    err_clear(&err);
+    assert_int_equal(catalogue_list(w->c, NULL, count_any, &count, &err), -EBADMSG);
+    assert_int_equal(count, 198);
+    assert_non_null(strstr(err.text, "; and 1 more"));
+}
+
 /* I3: a damaged outcome is neither a commit nor an abort, and nobody gets past it. */
 static void test_a_damaged_outcome_decides_nothing(void **state)
 {
@@ -435,6 +469,7 @@ int main(void)
         BOTH(test_gone_for_good),
         BOTH(test_one_lost_answer_of_a_put_is_settled),
         BOTH(test_damaged_records_are_named),
+        BOTH(test_a_listing_goes_on_behind_damage),
         BOTH(test_a_damaged_outcome_decides_nothing),
         BOTH(test_each_field_is_needed),
         BOTH(test_racing_creations),

@@ -98,6 +98,15 @@ for record in $(find store/n -type f); do
     MANY_LINES=
     restore
 done
+# A listing shows what can be read beside what cannot.
+"$GRID" datastore create tree --name u >out 2>err || fail "create: $(cat err)"
+outcome=$(find store/n/t -name o -type f)
+flip "$outcome" 20
+MANY_LINES=1
+expect 1 "$(echo "$outcome" | sed 's,^store/,,') is damaged" "$GRID" datastore
+MANY_LINES=
+"$GRID" datastore 2>/dev/null | grep -q '^u ' || fail "the undamaged version is not listed"
+restore
 flip store/fmt 4
 expect 1 'store' "$GRID" datastore
 restore
