@@ -42,6 +42,8 @@ AUTO_FREE_FUNC(struct fetch_object, fetch_object_free);
 #define FETCH_NO_HINT UINT64_MAX
 int fetch_read(struct fetch_object *o, uint64_t offset, void *data, size_t size,
                uint64_t leaf_hint);
+/* The same for any range of the object's data, as it lies there: padding reads as zeros. */
+int fetch_read_flat(struct fetch_object *o, uint64_t offset, void *data, size_t size);
 
 struct fetch_stats {
     uint64_t hits, misses, bytes_read, bytes_verified, damaged;

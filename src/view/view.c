@@ -6,21 +6,12 @@
  * An object that is gone from the store must never look like a file that does not exist, so errors
  * of objects become -EIO before they meet errors of names.
  */
-#include "view/view.h"
+#include "view/view-internal.h"
 
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <string.h>
 
-struct view {
-    struct fetch *fetch; /* borrowed */
-    struct manifest manifest;
-    struct fetch_object *index_object;
-    struct index *index;
-    _Atomic(struct fetch_object *) *packs; /* by position in the manifest; NULL: not opened yet */
-};
-
-static int object_error(int code)
+int view_object_error(int code)
 {
     return code < 0 && code != -ENOMEM ? -EIO : code;
 }
@@ -48,7 +39,7 @@ static int read_index(void *ctx, uint64_t offset, void *data, size_t size)
 {
     struct view *v = ctx;
 
-    return object_error(fetch_read(v->index_object, offset, data, size, FETCH_NO_HINT));
+    return view_object_error(fetch_read(v->index_object, offset, data, size, FETCH_NO_HINT));
 }
 
 /* The index names packs by digest and length; the manifest says where they are. They must agree. */
@@ -194,7 +185,7 @@ int view_xattrs(struct view *v, const struct index_inode *inode, index_xattr_fn 
  * ------------------------------------------------------------------------------------------------------
  */
 
-static int open_pack(struct view *v, uint32_t i, struct fetch_object **ret)
+int view_open_pack(struct view *v, uint32_t i, struct fetch_object **ret)
 {
     struct fetch_object *o = atomic_load_explicit(&v->packs[i], memory_order_acquire);
     struct fetch_object *other = NULL;
@@ -223,7 +214,7 @@ static int read_chunk(struct view *v, const struct index_inode *file, const stru
         memset(data, 0, size);
         return 0;
     }
-    int r = open_pack(v, e->device - 1, &pack);
+    int r = view_open_pack(v, e->device - 1, &pack);
     if (r < 0)
         return r;
     /* The inode knows the leaf of a file that is one chunk. */
@@ -254,7 +245,7 @@ ssize_t view_read(struct view *v, const struct index_inode *file, uint64_t offse
             done += (size_t)n;
         }
         if (r < 0)
-            return object_error(r);
+            return view_object_error(r);
     }
     return (ssize_t)done;
 }

@@ -38,4 +38,9 @@ ssize_t view_read(struct view *v, const struct index_inode *file, uint64_t offse
                   size_t size);
 int view_xattrs(struct view *v, const struct index_inode *inode, index_xattr_fn *fn, void *ctx);
 
+/* The version as one image: the index, then every pack at its unified address; whole pages. */
+uint64_t view_flat_size(const struct view *v);
+/* Exactly `size` verified bytes of it. -EINVAL behind its end; -EIO as view_read(). */
+int view_flat_read(struct view *v, uint64_t offset, void *data, size_t size);
+
 #endif
