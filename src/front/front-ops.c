@@ -11,10 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Seconds that names and attributes are good for: the version never changes. */
-#define FOREVER 1e9
-/* Requests that the kernel sends ahead of need (read-ahead); 12 by default. */
-#define BACKGROUND_MAX     64
 #define USER_PREFIX        "user."
 #define USER_PREFIX_LENGTH (sizeof USER_PREFIX - 1)
 
@@ -23,6 +19,11 @@ static _Thread_local uint8_t *reply_buffer;
 void front_set_reply_buffer(uint8_t *buffer)
 {
     reply_buffer = buffer;
+}
+
+uint8_t *front_reply_buffer(void)
+{
+    return reply_buffer;
 }
 
 static struct front *front_of(fuse_req_t req)
@@ -73,7 +74,7 @@ static void fill_entry(const struct front *f, const struct index_inode *inode,
                        struct fuse_entry_param *e)
 {
     *e = (struct fuse_entry_param){
-        .ino = inode->nid, .attr_timeout = FOREVER, .entry_timeout = FOREVER};
+        .ino = inode->nid, .attr_timeout = FRONT_FOREVER, .entry_timeout = FRONT_FOREVER};
     fill_stat(f, inode, &e->attr);
 }
 
@@ -89,8 +90,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     /* AUTO would ask for attributes only after somebody has asked for one. */
     conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
     conn->want |= wanted & conn->capable;
-    conn->max_background = BACKGROUND_MAX;
-    conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+    conn->max_background = FRONT_BACKGROUND_MAX;
+    conn->congestion_threshold = FRONT_BACKGROUND_MAX * 3 / 4;
     f->no_open = (conn->capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
     f->no_opendir = (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
 }
@@ -101,7 +102,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct front *f = front_of(req);
-    struct fuse_entry_param e = {.entry_timeout = FOREVER};
+    struct fuse_entry_param e = {.entry_timeout = FRONT_FOREVER};
     struct index_inode inode;
     size_t length = strlen(name);
     int r = length > INDEX_NAME_MAX ? -ENAMETOOLONG
@@ -129,7 +130,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         return;
     }
     fill_stat(f, &inode, &st);
-    (void)fuse_reply_attr(req, &st, FOREVER); /* fails if the kernel has gone */
+    (void)fuse_reply_attr(req, &st, FRONT_FOREVER); /* fails if the kernel has gone */
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)

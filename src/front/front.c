@@ -27,7 +27,8 @@ static int make_session(struct front *f, int *fuse_fd, struct err *err)
     struct fuse_args args = FUSE_ARGS_INIT(1, argv);
     char name[32];
 
-    f->session = fuse_session_new(&args, &front_ops, sizeof front_ops, f);
+    const struct fuse_lowlevel_ops *ops = f->flat.read ? &front_flat_ops : &front_ops;
+    f->session = fuse_session_new(&args, ops, sizeof *ops, f);
     fuse_opt_free_args(&args);
     if (!f->session)
         return err_fail(err, -ENOMEM, "cannot start a FUSE session");
@@ -71,6 +72,8 @@ int front_open(struct view *view, const struct front_options *o, struct front **
     if (!f || sem_init(&f->wake, 0, 0) < 0)
         return err_fail(err, -ENOMEM, "not enough memory");
     f->view = view;
+    if (o->flat)
+        f->flat = *o->flat;
     f->threads = choose_threads(o->threads);
     f->uid = geteuid();
     f->gid = getegid();

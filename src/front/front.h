@@ -18,15 +18,26 @@
 
 struct front;
 
+/* Instead of a view's tree: one file in the root, for the kernel's own EROFS. */
+struct front_flat {
+    const char *name;
+    uint64_t size;
+    /* Exactly `size` bytes at `offset`, or -errno. Any number of threads. */
+    int (*read)(void *ctx, uint64_t offset, void *data, size_t size);
+    void *ctx;
+};
+
 struct front_options {
-    unsigned threads; /* 0: as many as CPUs, 4 to 8 */
-    int fuse_fd;      /* /dev/fuse, opened and mounted */
+    const struct front_flat *flat; /* NULL: the view's tree */
+    unsigned threads;              /* 0: as many as CPUs, 4 to 8 */
+    int fuse_fd;                   /* /dev/fuse, opened and mounted */
     const void *init; /* the kernel's first message, read from it, answered already or not */
     size_t init_size;
 };
 
-/* Answer `view` (borrowed) through o->fuse_fd, which is owned from here on, also on failure. The
- * first message is answered here, the others from front_serve() on; the kernel makes callers wait.
+/* Answer `view` (borrowed; may be NULL with o->flat) through o->fuse_fd, which is owned from here
+ * on, also on failure. The first message is answered here, the others from front_serve() on; the
+ * kernel makes callers wait.
  */
 int front_open(struct view *view, const struct front_options *o, struct front **ret,
                struct err *err);
