@@ -44,6 +44,7 @@ int attach_serve_background(struct attach_record *record, attach_serve_fn *serve
 {
     struct attach_server server = ATTACH_SERVER_NONE;
     AUTO(close_fd) int fd = -1;
+    AUTO(close_fd) int flat_fd = -1;
     dev_t device;
     int c = make_absolute(record->mountpoint, err);
 
@@ -55,9 +56,11 @@ int attach_serve_background(struct attach_record *record, attach_serve_fn *serve
         c = attach_server_start(record, serve, ctx, NULL, 0, &server, err);
     if (c < 0)
         return c;
-    if (geteuid() == 0)
+    if (record->kernel)
+        c = attach_flat_mount(record, &flat_fd, &fd, err);
+    else if (geteuid() == 0)
         c = attach_fuse_mount(record, record->mountpoint, &fd, err);
-    bool mounted = fd >= 0;
+    bool mounted = fd >= 0 && !record->kernel;
     if (c == 0) {
         c = attach_server_command(&server, ATTACH_VISIBLE, record->mountpoint, fd);
         if (c < 0)
@@ -65,6 +68,8 @@ int attach_serve_background(struct attach_record *record, attach_serve_fn *serve
     }
     if (c == 0)
         c = attach_server_wait(&server, record, err);
+    if (c == 0 && record->kernel)
+        c = attach_kernel_show(record, flat_fd, record->mountpoint, err);
     if (c < 0 && mounted)
         (void)attach_fuse_unmount(record->mountpoint, true, NULL); /* the first failure counts */
     attach_server_close(&server);

@@ -28,6 +28,10 @@ void attach_record_remove(const struct attach_record *r);
 void attach_protection_read(pid_t server, uint64_t start, char ret_word[static 16],
                             char *ret_sentence, size_t size);
 void attach_protection_remove(pid_t server, uint64_t start);
+/* attach-alive.c: held by the process that asks and its children, until the last one is gone. */
+int attach_alive_hold(pid_t server, int *ret_fd);
+bool attach_alive_is_held(pid_t server, uint64_t start);
+void attach_alive_remove(pid_t server, uint64_t start);
 /* Field 22 of /proc/PID/stat; -ESRCH. */
 int attach_process_start(pid_t pid, uint64_t *ret_start);
 
@@ -45,6 +49,22 @@ int attach_fuse_unmount(const char *mountpoint, bool lazy, struct err *err);
 /* The device number of the topmost mount at `mountpoint` (absolute) if it is one of ours; -ENOENT.
  */
 int attach_fuse_find(const char *mountpoint, dev_t *ret_device);
+
+/* ---- attach-kernel.c
+ * ------------------------------------------------------------------------------ */
+
+/* A FUSE mount that stands nowhere; `*ret_fuse_fd` is for its server. Lives until `*ret_mount_fd`
+ * is closed and nothing has a file of it open. */
+int attach_flat_mount(const struct attach_record *r, int *ret_mount_fd, int *ret_fuse_fd,
+                      struct err *err);
+/* EROFS over the file in it (served by now) and `devices`; it stands nowhere yet. -EOPNOTSUPP: the
+ * kernel does not do it. */
+int attach_kernel_mount(const struct attach_record *r, int flat_fd,
+                        const struct attach_devices *devices, int *ret_mount_fd, struct err *err);
+/* The two steps behind a server that is ready: mount what r->kernel says, and show it at `place`.
+ */
+int attach_kernel_show(const struct attach_record *r, int flat_fd, const char *place,
+                       struct err *err);
 
 /* ---- attach-server.c
  * ------------------------------------------------------------------------------ */

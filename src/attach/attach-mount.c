@@ -16,16 +16,18 @@
 #include <sys/wait.h>
 
 #define FILE_SYSTEM "fuse.grid"
+/* Of the kernel's own, by their source. */
+#define KERNEL_MOUNT "erofs grid:"
 
 int attach_fuse_mount(const struct attach_record *r, const char *mountpoint, int *ret_fd,
                       struct err *err)
 {
-    char source[160], options[160];
+    char source[ATTACH_SOURCE_MAX], options[160];
     AUTO(close_fd) int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
     if (fd < 0)
         return err_fail(err, -errno, "cannot open /dev/fuse: %s", strerror(errno));
-    (void)snprintf(source, sizeof source, "grid:%s:%u", r->name, r->version);
+    attach_source_name(r, source);
     (void)snprintf(options, sizeof options,
                    "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions,allow_other",
                    fd, (unsigned)geteuid(), (unsigned)getegid());
@@ -240,7 +242,8 @@ int attach_fuse_find(const char *mountpoint, dev_t *ret_device)
         unescape(path);
         if (strcmp(path, mountpoint) != 0)
             continue;
-        if (strncmp(type + 3, FILE_SYSTEM " ", sizeof FILE_SYSTEM) == 0) {
+        if (strncmp(type + 3, FILE_SYSTEM " ", sizeof FILE_SYSTEM) == 0 ||
+            strncmp(type + 3, KERNEL_MOUNT, sizeof KERNEL_MOUNT - 1) == 0) {
             *ret_device = makedev(major_number, minor_number);
             found = 0;
         } else {

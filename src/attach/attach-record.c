@@ -83,6 +83,8 @@ static int record_encode(const struct attach_record *r, struct buf *b)
     if (c == 0)
         c = put_text(b, "mode", r->mode);
     if (c == 0)
+        c = put_text(b, "why", r->why);
+    if (c == 0)
         c = buf_printf(b, "server=%d\nserver_start=%" PRIu64 "\nsince_ms=%" PRId64 "\n",
                        (int)r->server, r->server_start, r->since_ms);
     return c == 0 ? put_text(b, "run", r->run) : c;
@@ -127,7 +129,7 @@ static int get_number(const char *value, size_t length, uint64_t max, uint64_t *
 }
 
 static const char *const keys[] = {"name",   "version",      "cluster",  "mountpoint", "mode",
-                                   "server", "server_start", "since_ms", "run"};
+                                   "server", "server_start", "since_ms", "run",        "why"};
 #define KEY_COUNT (sizeof keys / sizeof keys[0])
 
 static int set_field(struct attach_record *r, size_t key, const char *value, size_t length)
@@ -158,8 +160,10 @@ static int set_field(struct attach_record *r, size_t key, const char *value, siz
         c = get_number(value, length, INT64_MAX, &n);
         r->since_ms = (int64_t)n;
         return c;
-    default:
+    case 8:
         return get_text(value, length, r->run, sizeof r->run);
+    default:
+        return get_text(value, length, r->why, sizeof r->why);
     }
 }
 
@@ -228,6 +232,7 @@ void attach_record_remove(const struct attach_record *r)
     char dir[ATTACH_PATH_MAX], name[FILE_NAME_MAX];
 
     attach_protection_remove(r->server, r->server_start);
+    attach_alive_remove(r->server, r->server_start);
     if (attach_runtime_sub("mounts", dir, NULL) < 0)
         return;
     AUTO(close_fd) int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -264,21 +269,32 @@ static bool is_alive(const struct attach_record *r)
     return attach_process_start(r->server, &start) == 0 && start == r->server_start;
 }
 
+/* Is what stands at its mount point served by nobody? A mount that the kernel reads itself has its
+ * root in memory, and says nothing. */
+static bool is_dead_mount(const struct attach_record *r)
+{
+    struct stat st;
+
+    if (strcmp(r->mode, "fuse") != 0)
+        return !attach_alive_is_held(r->server, r->server_start);
+    return stat(r->mountpoint, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 /* The server died without its farewell: take away what it left in view. A dead connection is of no
  * use to anybody who still stands in it. If it answers, its record is not ours to remove yet: a
  * server that lost its supervisor takes it over, or it will soon be dead too. */
 static void bury(int dir_fd, const char *name, const struct attach_record *r)
 {
     dev_t device;
-    struct stat st;
 
     if (!r->run[0] && attach_fuse_find(r->mountpoint, &device) == 0) {
-        if (stat(r->mountpoint, &st) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
+        if (!is_dead_mount(r))
             return;
         (void)attach_fuse_unmount(r->mountpoint, true, NULL); /* it stays as it is, then */
     }
     (void)unlinkat(dir_fd, name, 0); /* somebody else may have been quicker */
     attach_protection_remove(r->server, r->server_start);
+    attach_alive_remove(r->server, r->server_start);
 }
 
 static int by_age(const void *a, const void *b)

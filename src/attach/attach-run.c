@@ -45,6 +45,7 @@ struct run {
     char *const *argv;
     struct attach_place *places;   /* one for each item */
     struct attach_server *servers; /* one for each item, of this attempt */
+    int flat_fds[ITEMS_MAX];       /* in the child: below what the kernel mounts */
     char stage_dir[ATTACH_PATH_MAX];
     char private_dir[ATTACH_PATH_MAX];
     char (*private_places)[ATTACH_PATH_MAX]; /* WAY_FUSERMOUNT: one for each item */
@@ -82,9 +83,11 @@ static int mount_inside(struct run *run, int *ret_stage, struct err *err)
 {
     for (size_t i = 0; i < run->count; i++) {
         AUTO(close_fd) int fd = -1;
+        const struct attach_record *r = &run->items[i].record;
         const char *path = run->places[i].path;
-        *ret_stage = STAGE_FUSE;
-        int c = attach_fuse_mount(&run->items[i].record, path, &fd, err);
+        *ret_stage = r->kernel ? STAGE_FINAL : STAGE_FUSE;
+        int c = r->kernel ? attach_flat_mount(r, &run->flat_fds[i], &fd, err)
+                          : attach_fuse_mount(r, path, &fd, err);
         if (c < 0)
             return c;
         *ret_stage = STAGE_FINAL;
@@ -93,7 +96,13 @@ static int mount_inside(struct run *run, int *ret_stage, struct err *err)
             return err_fail(err, c, "the server of %s:%u died", run->items[i].record.name,
                             run->items[i].record.version);
     }
-    return wait_all(run, err);
+    int c = wait_all(run, err);
+    for (size_t i = 0; c == 0 && i < run->count; i++) {
+        const struct attach_record *r = &run->items[i].record;
+        if (r->kernel)
+            c = attach_kernel_show(r, run->flat_fds[i], run->places[i].path, err);
+    }
+    return c;
 }
 
 static int bind_inside(struct run *run, struct err *err)

@@ -35,6 +35,7 @@ struct server {
     enum attach_kind kind;
     int term_fd;          /* gives SIGTERMs; -1: they do nothing */
     int until_fd;         /* ATTACH_UNTIL: the process */
+    int alive_fd;         /* a lock that we and our children hold */
     dev_t device;         /* of what is mounted there */
     pthread_mutex_t lock; /* of a child that adopts; before, there is one thread */
     bool mounted;         /* there is something in view that is ours to take away */
@@ -58,6 +59,13 @@ static void take_away(struct server *s)
     s->mounted = false;
     if (s->kind == ATTACH_PRIVATE && rmdir(s->place) < 0 && errno != ENOENT)
         log_warning("cannot remove %s: %s", s->place, strerror(errno));
+}
+
+/* Who asked for a mount that the kernel reads itself makes it when we are ready. */
+static void find_kernel_mount(struct server *s)
+{
+    if (s->record->kernel && s->kind == ATTACH_VISIBLE && !s->mounted)
+        s->mounted = attach_fuse_find(s->place, &s->device) == 0;
 }
 
 /* From now on SIGTERM does nothing; here, and in every child, it is read from a descriptor. */
@@ -94,6 +102,9 @@ static enum supervise_answer watched_ready(void *ctx, size_t which)
 
     if (which == WATCH_TERM && !took_sigterm(s->term_fd))
         return SUPERVISE_WATCH;
+    find_kernel_mount(s);
+    if (which == WATCH_UNTIL && s->record->kernel)
+        return SUPERVISE_FORGET; /* the caller has let go: it is mounted, or never will be */
     if (which == WATCH_TERM && !s->mounted)
         return SUPERVISE_END;
     take_away(s);
@@ -188,6 +199,7 @@ static void adopt(void *ctx, bool settled)
     struct pollfd p[2] = {{.fd = s->term_fd, .events = POLLIN},
                           {.fd = s->until_fd, .events = POLLIN}};
 
+    find_kernel_mount(s);
     /* The supervisor died before it could answer: whoever waited was told that it failed. A private
      * mount is bound by now, or never will be. */
     if (s->term_fd >= 0)
@@ -243,7 +255,9 @@ static int mount_it(struct server *s, int fd, int *ret_fuse_fd, struct err *err)
     else
         c = attach_fuse_mount_helped(s->record, s->place, ret_fuse_fd, err);
     if (c == 0 && s->kind != ATTACH_NAMESPACE)
-        s->mounted = attach_fuse_find(s->place, &s->device) == 0;
+        s->mounted = !s->record->kernel && attach_fuse_find(s->place, &s->device) == 0;
+    if (c == 0 && s->record->kernel)
+        c = attach_alive_hold(getpid(), &s->alive_fd);
     return c;
 }
 
@@ -267,7 +281,7 @@ static int server_supervise(struct server *s, int fuse_fd)
         .ctx = s,
         .watched = {[WATCH_TERM] = s->term_fd, [WATCH_UNTIL] = s->until_fd},
     };
-    if (s->kind == ATTACH_PRIVATE)
+    if (s->kind == ATTACH_PRIVATE || (s->kind == ATTACH_VISIBLE && s->record->kernel))
         o.watched[WATCH_UNTIL] = s->job->talk_fd;
     int c = supervise_run(&o);
     take_away(s);
@@ -298,6 +312,7 @@ int attach_server_main(struct attach_server_job *job)
                        .record = &job->record,
                        .term_fd = -1,
                        .until_fd = -1,
+                       .alive_fd = -1,
                        .lock = PTHREAD_MUTEX_INITIALIZER};
     struct attach_command c;
     struct err err = ERR_INIT;

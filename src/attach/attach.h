@@ -35,19 +35,48 @@ struct attach_record;
  * the one that becomes the command. */
 typedef void attach_note_fn(const struct attach_record *record, const char *sentence);
 
+/* Files that the kernel reads a mount's data from itself. */
+struct attach_devices {
+    int *fds; /* malloc()ed; in the order of the index's devices */
+    size_t count;
+};
+void attach_devices_release(struct attach_devices *d); /* closes them */
+static inline void auto_attach_devices_release(struct attach_devices *d)
+{
+    attach_devices_release(d);
+}
+
+/* A mount that the kernel reads itself (EROFS), from the one file in the root of what the server
+ * serves, called attach_source_name(). Only as root. A kernel that does not do it: -EOPNOTSUPP. */
+struct attach_kernel {
+    uint64_t ahead; /* bytes of the file to ask for at once: its index, if that is small */
+    /* Called when the server is ready, in the process that mounts. NULL: all data is in the file.
+     */
+    int (*devices)(void *ctx, struct attach_devices *ret, struct err *err);
+    void *ctx;
+};
+
+#define ATTACH_SOURCE_MAX 96
+struct attach_record;
+/* "grid:NAME:VERSION", as /proc/mounts shows it. */
+void attach_source_name(const struct attach_record *r, char ret[static ATTACH_SOURCE_MAX]);
+
 /* What a mount is, for records and listings. */
 struct attach_record {
     char name[64];
     uint32_t version;
     char cluster[64];
     char mountpoint[4096];
-    char mode[16];         /* "fuse" */
+    char mode[16];         /* "fuse", "native", "local" */
+    char why[256];         /* this mode and no better one: a clause; "" if it is the best */
     pid_t server;          /* the supervisor */
     uint64_t server_start; /* field 22 of /proc/PID/stat: a pid that was given out again differs */
     int64_t since_ms;
     char run[64];        /* name of the run; "" for `mount` */
     char protection[16]; /* "protected": nobody can delete the version under it; "unprotected"... */
-    attach_note_fn *note; /* of the caller, not of the record; may be NULL */
+    /* of the caller, not of the record: */
+    attach_note_fn *note;               /* may be NULL */
+    const struct attach_kernel *kernel; /* NULL: the server's own file system is what is seen */
 };
 
 /* Called in a child of the server process (supervise/supervise.h says what it gets and owes), and
