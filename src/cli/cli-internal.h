@@ -122,8 +122,8 @@ int open_view(struct cli *cli, const char *reference, bool path_allowed, struct 
 /* Without sentences, for server processes: store, catalogue and view of a version that was resolved
  * before. */
 int open_again(const char *store, bool coherent, const struct store_options *options,
-               const struct version_info *info, uint64_t memory_bytes, struct opened *o,
-               struct err *err);
+               const struct version_info *info, const struct fetch_options *reading,
+               struct opened *o, struct err *err);
 
 /* ---- walks (walk.c) ---- */
 
@@ -164,21 +164,45 @@ int race_two_processes(const char *root, bool coherent, struct err *err);
 struct attach_record;
 struct supervise_child;
 
+/* How a server reads (reading.c): --memory, --io-timeout, --prefetch. */
+struct reading {
+    uint64_t memory_bytes;
+    int64_t io_timeout_ms;
+    enum fetch_prefetch prefetch;
+};
+/* What was given, else the defaults. Gives an exit code. */
+int reading_options(const struct args *args, struct reading *ret);
+
+/* For the table of a command. */
+#define OPTIONS_READING                                                                            \
+    {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},            \
+        {"--io-timeout", 0, "TIME",                                                                \
+         "how long a read may wait for a store that does not answer, e.g. 90 (seconds) or 30m; "   \
+         "default 10m",                                                                            \
+         NULL},                                                                                    \
+    {                                                                                              \
+        "--prefetch", 0, "WHAT",                                                                   \
+            "what is read before it is asked for: none, adaptive (as reads make likely; the "      \
+            "default) or all",                                                                     \
+            NULL                                                                                   \
+    }
+
 /* What a server process needs to know; prepared before it is started. */
 struct serve {
     char store[4200];
     bool coherent;
     struct store_options options; /* borrowed from the configuration */
     struct version_info info;
-    uint64_t memory_bytes;
+    struct reading reading;
     char text[HOLD_TEXT_MAX]; /* who holds it: "run r1" */
     bool require_lease;
 };
 /* An attach_note_fn: says why it is unprotected. */
 void serve_note(const struct attach_record *record, const char *sentence);
 /* Resolve `name` (version 0: newest) and fill in both. Gives an exit code. */
-int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint64_t memory_bytes,
-                  struct serve *ret, struct attach_record *ret_record);
+int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
+                  const struct reading *reading, struct serve *ret,
+                  struct attach_record *ret_record);
 /* An attach_serve_fn. */
 int serve_run(void *ctx, struct supervise_child *child);
 

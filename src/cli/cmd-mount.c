@@ -14,22 +14,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
-const struct option cmd_mount_options[] = {
-    {"--mode", 0, "MODE", "how: auto or fuse", NULL},
-    {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},
-    OPTION_REQUIRE_LEASE,
-    OPTION_CLUSTER,
-    OPTION_END};
+const struct option cmd_mount_options[] = {{"--mode", 0, "MODE", "how: auto or fuse", NULL},
+                                           OPTIONS_READING,
+                                           OPTION_REQUIRE_LEASE,
+                                           OPTION_CLUSTER,
+                                           OPTION_END};
 
 const struct option cmd_unmount_options[] = {
     {"--lazy", 'l', NULL, "also if it is in use: it goes when the last user does", NULL},
     OPTION_END};
 
 const struct option cmd_mounts_options[] = {OPTION_JSON, OPTION_END};
-
-/* A server cannot work with less than a few leaves per thread, and nobody has more. */
-#define MEMORY_MIN (UINT64_C(16) << 20)
-#define MEMORY_MAX (UINT64_C(1) << 40)
 
 /* ---- mount ---- */
 
@@ -46,17 +41,6 @@ static int check_mode(const struct args *args)
         return say_failed("--mode local is not supported by this version of grid: nothing is "
                           "copied to this machine; use --mode fuse");
     return say_usage(args->command, "--mode is auto or fuse, not '%s'", mode);
-}
-
-int memory_option(const struct args *args, uint64_t *ret)
-{
-    const char *text = args_text(args, "--memory");
-    uint64_t bytes = FETCH_MEMORY_DEFAULT;
-
-    if (text && (parse_bytes(text, &bytes) < 0 || bytes < MEMORY_MIN || bytes > MEMORY_MAX))
-        return say_usage(args->command, "--memory is a size from 16M to 1T, not '%s'", text);
-    *ret = bytes;
-    return CLI_DONE;
 }
 
 /* An existing directory with nothing in it: what a mount hides, nobody finds again. */
@@ -84,15 +68,15 @@ int cmd_mount(struct cli *cli, const struct args *args)
     struct serve serve = {0};
     struct attach_record record = {0};
     struct err err = ERR_INIT;
-    uint64_t memory = 0;
+    struct reading reading = {0};
     int code = check_mode(args);
 
     if (code == CLI_DONE)
-        code = memory_option(args, &memory);
+        code = reading_options(args, &reading);
     if (code == CLI_DONE)
         code = check_mountpoint(args->words.at[1], record.mountpoint);
     if (code == CLI_DONE)
-        code = serve_prepare(cli, args->words.at[0], 0, memory, &serve, &record);
+        code = serve_prepare(cli, args->words.at[0], 0, &reading, &serve, &record);
     if (code != CLI_DONE)
         return code;
     (void)snprintf(serve.text, sizeof serve.text, "mount %.240s",

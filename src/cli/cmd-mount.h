@@ -9,8 +9,6 @@
 
 #include "attach/attach.h"
 
-/* --memory, or the default. Gives an exit code. */
-int memory_option(const struct args *args, uint64_t *ret);
 /* Print the live mounts of this user, or those of runs. Gives an exit code. */
 int list_mounts(bool runs_only, bool json);
 

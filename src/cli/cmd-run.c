@@ -26,7 +26,7 @@ const struct option cmd_run_options[] = {
     {"--datastore_version", 0, "N", "this version of it; default: the newest", NULL},
     {"--datastore_mount_dir", 0, "DIR", "where; default: /datastores/NAME", NULL},
     {"--name", 0, "RUN", "a name for the run, for listings", NULL},
-    {"--memory", 0, "SIZE", "memory for what was read of each datastore; default 256M", NULL},
+    OPTIONS_READING,
     OPTION_REQUIRE_LEASE,
     OPTION_CLUSTER,
     OPTION_JSON,
@@ -112,7 +112,7 @@ static int make_target(const struct args *args, struct run *run, size_t i)
 }
 
 static int prepare(struct cli *cli, const struct args *args, struct run *run, size_t i,
-                   uint64_t memory, const char *name)
+                   const struct reading *reading, const char *name)
 {
     const struct group *g = &run->groups[i];
     struct attach_item *item = &run->items[i];
@@ -123,7 +123,7 @@ static int prepare(struct cli *cli, const struct args *args, struct run *run, si
                          g->version);
     if (g->version && strchr(g->name, ':'))
         return say_usage(args->command, "the version of %s is given twice", g->name);
-    int code = serve_prepare(cli, g->name, version, memory, &run->serves[i], &item->record);
+    int code = serve_prepare(cli, g->name, version, reading, &run->serves[i], &item->record);
     if (code == CLI_DONE)
         code = make_target(args, run, i);
     if (code != CLI_DONE)
@@ -175,7 +175,7 @@ int cmd_run(struct cli *cli, const struct args *args)
     AUTO(free_ptr) struct run *run = calloc(1, sizeof *run);
     const char *name = args_text(args, "--name");
     char default_name[64];
-    uint64_t memory = 0;
+    struct reading reading = {0};
 
     if (!run)
         return say_failed("out of memory");
@@ -191,12 +191,12 @@ int cmd_run(struct cli *cli, const struct args *args)
                          name);
     (void)snprintf(default_name, sizeof default_name, "run-%ld", (long)getpid());
 
-    int code = memory_option(args, &memory);
+    int code = reading_options(args, &reading);
     for (size_t i = 0; code == CLI_DONE && i < args->options.count; i++)
         code = add_to_group(args, run, &args->options.at[i]);
     if (code == CLI_DONE && run->count == 0)
         code = say_usage(args->command, "a datastore is missing: --datastore_name NAME");
     for (size_t i = 0; code == CLI_DONE && i < run->count; i++)
-        code = prepare(cli, args, run, i, memory, name ? name : default_name);
+        code = prepare(cli, args, run, i, &reading, name ? name : default_name);
     return code == CLI_DONE ? run_prepared(run, args->rest) : code;
 }

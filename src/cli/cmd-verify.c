@@ -45,7 +45,8 @@ static int check_index(struct verify *v)
     struct index_counts counts;
     struct err err = ERR_INIT;
 
-    int r = fetch_new(v->o.store, FETCH_MEMORY_DEFAULT, &v->o.fetch);
+    struct fetch_options options = {.store = v->o.store};
+    int r = fetch_new(&options, &v->o.fetch);
     if (r == 0)
         r = view_open(v->o.catalogue, &v->o.info, v->o.fetch, &v->o.view, &err);
     if (r == 0)

@@ -150,9 +150,12 @@ int open_version(struct cli *cli, const char *reference, bool path_allowed, stru
     return CLI_DONE;
 }
 
-static int attach_view(struct opened *o, uint64_t memory_bytes, struct err *err)
+static int attach_view(struct opened *o, const struct fetch_options *options, struct err *err)
 {
-    int r = fetch_new(o->store, memory_bytes, &o->fetch);
+    struct fetch_options all = *options;
+
+    all.store = o->store;
+    int r = fetch_new(&all, &o->fetch);
 
     if (r < 0)
         return err_fail(err, r, "cannot open %s:%u: %s", o->info.name, o->info.version,
@@ -168,13 +171,13 @@ int open_view(struct cli *cli, const char *reference, bool path_allowed, struct 
 
     if (code != CLI_DONE)
         return code;
-    int r = attach_view(o, FETCH_MEMORY_DEFAULT, &err);
+    int r = attach_view(o, &(struct fetch_options){.store = NULL}, &err);
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 
 int open_again(const char *store, bool coherent, const struct store_options *options,
-               const struct version_info *info, uint64_t memory_bytes, struct opened *o,
-               struct err *err)
+               const struct version_info *info, const struct fetch_options *reading,
+               struct opened *o, struct err *err)
 {
     o->info = *info;
     int r = open_retried(store, store_flags(true, coherent), options, &o->store, NULL);
@@ -182,7 +185,7 @@ int open_again(const char *store, bool coherent, const struct store_options *opt
         r = open_retried(store, store_flags(false, coherent), options, &o->store, err);
     if (r == 0)
         r = catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
-    return r < 0 ? r : attach_view(o, memory_bytes, err);
+    return r < 0 ? r : attach_view(o, reading, err);
 }
 
 void opened_release(struct opened *o)

@@ -16,8 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
-int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint64_t memory_bytes,
-                  struct serve *ret, struct attach_record *ret_record)
+int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
+                  const struct reading *reading, struct serve *ret,
+                  struct attach_record *ret_record)
 {
     AUTO(opened_release) struct opened o = {0};
     char exact[64 + 16];
@@ -36,7 +37,7 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version, uint
     ret->coherent = cli->coherent;
     ret->options = cli->options;
     ret->info = o.info;
-    ret->memory_bytes = memory_bytes;
+    ret->reading = *reading;
     (void)snprintf(ret_record->name, sizeof ret_record->name, "%s", o.info.name);
     (void)snprintf(ret_record->cluster, sizeof ret_record->cluster, "%s", cli->cluster);
     (void)snprintf(ret_record->mode, sizeof ret_record->mode, "fuse");
@@ -70,7 +71,11 @@ int serve_run(void *ctx, struct supervise_child *child)
     struct front_options options = {
         .fuse_fd = child->fuse_fd, .init = child->init, .init_size = child->init_size};
 
-    int r = open_again(s->store, s->coherent, &s->options, &s->info, s->memory_bytes, &o, &err);
+    struct fetch_options reading = {.memory_bytes = s->reading.memory_bytes,
+                                    .io_timeout_ms = s->reading.io_timeout_ms,
+                                    .prefetch = s->reading.prefetch};
+
+    int r = open_again(s->store, s->coherent, &s->options, &s->info, &reading, &o, &err);
     if (r == 0)
         r = guard_new(o.catalogue, &s->info, s->text, s->require_lease, getppid(), &guard, &err);
     if (r == 0)

@@ -15,7 +15,7 @@ static int find_leaf(struct fetch_object *o, uint64_t offset, struct pack_leaf_a
     for (;;) {
         int r;
         {
-            WITH_LOCK(&o->fetch->cache.lock);
+            WITH_LOCK(&o->fetch->memory.lock);
             r = fetch_table_find(o, offset, FETCH_NO_HINT, &place);
             if (r == 1)
                 *ret = place.at;

@@ -5,14 +5,14 @@
 #ifndef FETCH_FETCH_INTERNAL_H
 #define FETCH_FETCH_INTERNAL_H
 
-#include "fetch/fetch-cache.h"
+#include "fetch/fetch-memory.h"
 #include "fetch/fetch.h"
 
 #include <stdatomic.h>
 
 struct fetch {
     struct store *store; /* borrowed */
-    struct cache cache;
+    struct memory memory;
     /* under the cache's lock: */
     uint64_t next_object;
     uint64_t hits, misses, bytes_read, bytes_verified, damaged;
@@ -26,10 +26,10 @@ struct fetch_object {
     struct pack_summary summary;
 };
 
-static inline struct cache_key fetch_key(const struct fetch_object *o, enum cache_kind kind,
-                                         uint64_t number)
+static inline struct memory_key fetch_key(const struct fetch_object *o, enum memory_kind kind,
+                                          uint64_t number)
 {
-    return (struct cache_key){.object = o->id, .number = number, .kind = kind};
+    return (struct memory_key){.object = o->id, .number = number, .kind = kind};
 }
 
 /* Read exactly `size` bytes of the object. An object that ends too early gives -EBADMSG, and a line

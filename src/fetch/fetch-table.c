@@ -31,8 +31,8 @@ static bool try_hint(struct fetch_object *o, const struct pack_trailer *t, uint6
         pack_trailer_page(t, (uint32_t)(hint / PACK_PAGE_LEAVES), ref) < 0 ||
         block < ref->first_block || block >= ref->end_block)
         return false;
-    struct cache_key key = fetch_key(o, CACHE_PAGE, ref->number);
-    struct cache_entry *e = cache_find(&o->fetch->cache, &key);
+    struct memory_key key = fetch_key(o, MEMORY_PAGE, ref->number);
+    struct memory_entry *e = memory_find(&o->fetch->memory, &key);
     if (!e) {
         *ret_need = NEED_PAGE;
         return true;
@@ -49,9 +49,9 @@ static bool try_hint(struct fetch_object *o, const struct pack_trailer *t, uint6
 static int look(struct fetch_object *o, uint64_t offset, uint64_t hint, enum need *ret_need,
                 struct pack_page_ref *ref, struct fetch_place *ret)
 {
-    struct cache *c = &o->fetch->cache;
-    struct cache_key key = fetch_key(o, CACHE_TRAILER, 0);
-    const struct cache_entry *e = cache_find(c, &key);
+    struct memory *c = &o->fetch->memory;
+    struct memory_key key = fetch_key(o, MEMORY_TRAILER, 0);
+    const struct memory_entry *e = memory_find(c, &key);
     uint64_t block = offset / PACK_BLOCK;
     struct pack_page_ref group_ref;
     const void *group = NULL;
@@ -68,8 +68,8 @@ static int look(struct fetch_object *o, uint64_t offset, uint64_t hint, enum nee
         r = pack_trailer_find_group(t, block, &group_ref);
         if (r < 0)
             return r;
-        key = fetch_key(o, CACHE_GROUP, group_ref.number);
-        e = cache_find(c, &key);
+        key = fetch_key(o, MEMORY_GROUP, group_ref.number);
+        e = memory_find(c, &key);
         if (!e) {
             *ref = group_ref;
             *ret_need = NEED_GROUP;
@@ -80,8 +80,8 @@ static int look(struct fetch_object *o, uint64_t offset, uint64_t hint, enum nee
     r = pack_trailer_find_page(t, group, group ? &group_ref : NULL, block, ref);
     if (r < 0)
         return r;
-    key = fetch_key(o, CACHE_PAGE, ref->number);
-    e = cache_find(c, &key);
+    key = fetch_key(o, MEMORY_PAGE, ref->number);
+    e = memory_find(c, &key);
     if (!e) {
         *ret_need = NEED_PAGE;
         return 0;
@@ -113,11 +113,11 @@ int fetch_table_find(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint
 static void keep_pages(struct fetch_object *o, const struct pack_trailer *t, const uint8_t *tail,
                        uint64_t tail_offset, size_t tail_size, size_t *reserved)
 {
-    struct cache *c = &o->fetch->cache;
+    struct memory *c = &o->fetch->memory;
 
     for (uint32_t i = 0; i < pack_trailer_page_count(t); i++) {
         struct pack_page_ref ref;
-        struct cache_entry *claim = NULL;
+        struct memory_entry *claim = NULL;
         if (pack_trailer_page(t, i, &ref) < 0 || ref.offset < tail_offset ||
             ref.offset - tail_offset + PACK_PAGE > tail_size ||
             pack_page_verify(t, &ref, tail + (ref.offset - tail_offset)) < 0)
@@ -126,11 +126,11 @@ static void keep_pages(struct fetch_object *o, const struct pack_trailer *t, con
         if (!copy)
             return;
         memcpy(copy, tail + (ref.offset - tail_offset), PACK_PAGE);
-        struct cache_key key = fetch_key(o, CACHE_PAGE, i);
+        struct memory_key key = fetch_key(o, MEMORY_PAGE, i);
         WITH_LOCK(&c->lock);
-        if (cache_claim(c, &key, false, &claim) == 0 && claim) {
-            cache_fill(c, claim, copy, PACK_PAGE, PACK_PAGE + CACHE_ENTRY_COST);
-            *reserved -= PACK_PAGE + CACHE_ENTRY_COST;
+        if (memory_claim(c, &key, false, &claim) == 0 && claim) {
+            memory_fill(c, claim, copy, PACK_PAGE, PACK_PAGE + MEMORY_ENTRY_COST);
+            *reserved -= PACK_PAGE + MEMORY_ENTRY_COST;
         } else {
             free(copy);
         }
@@ -138,11 +138,11 @@ static void keep_pages(struct fetch_object *o, const struct pack_trailer *t, con
 }
 
 /* Read trailer (and table) under a claim; `reserved` shrinks by what the cache keeps. */
-static int read_trailer(struct fetch_object *o, struct cache_entry *claim, uint64_t offset,
+static int read_trailer(struct fetch_object *o, struct memory_entry *claim, uint64_t offset,
                         size_t size, size_t *reserved)
 {
     const struct pack_summary *s = &o->summary;
-    struct cache *c = &o->fetch->cache;
+    struct memory *c = &o->fetch->memory;
     AUTO(free_ptr) uint8_t *bytes = malloc(size);
     struct pack_trailer *t = NULL;
     int r = bytes ? fetch_get(o, offset, bytes, size) : -ENOMEM;
@@ -157,11 +157,11 @@ static int read_trailer(struct fetch_object *o, struct cache_entry *claim, uint6
         keep_pages(o, t, bytes, offset, size, reserved);
     WITH_LOCK(&c->lock);
     if (r < 0) {
-        cache_give_up(c, claim);
+        memory_give_up(c, claim);
         return r;
     }
-    size_t charge = PARSED_FACTOR * (size_t)s->trailer_length + CACHE_ENTRY_COST;
-    cache_fill(c, claim, t, s->trailer_length, charge);
+    size_t charge = PARSED_FACTOR * (size_t)s->trailer_length + MEMORY_ENTRY_COST;
+    memory_fill(c, claim, t, s->trailer_length, charge);
     *reserved -= charge;
     return 0;
 }
@@ -169,43 +169,43 @@ static int read_trailer(struct fetch_object *o, struct cache_entry *claim, uint6
 static int load_trailer(struct fetch_object *o)
 {
     const struct pack_summary *s = &o->summary;
-    struct cache *c = &o->fetch->cache;
+    struct memory *c = &o->fetch->memory;
     uint64_t offset = s->trailer_offset;
     size_t size = s->trailer_length;
-    struct cache_entry *claim = NULL;
+    struct memory_entry *claim = NULL;
 
     if (s->length - s->data_size <= TAIL_MAX) {
         offset = s->data_size;
         size = (size_t)(s->length - s->data_size);
     }
     size_t reserved = 2 * size + PARSED_FACTOR * (size_t)s->trailer_length +
-                      (size / PACK_PAGE + 2) * CACHE_ENTRY_COST;
-    struct cache_key key = fetch_key(o, CACHE_TRAILER, 0);
+                      (size / PACK_PAGE + 2) * MEMORY_ENTRY_COST;
+    struct memory_key key = fetch_key(o, MEMORY_TRAILER, 0);
     pthread_mutex_lock(&c->lock);
-    cache_reserve(c, reserved);
-    int r = cache_claim(c, &key, true, &claim);
+    memory_reserve(c, reserved);
+    int r = memory_claim(c, &key, true, &claim);
     pthread_mutex_unlock(&c->lock);
     if (claim)
         r = read_trailer(o, claim, offset, size, &reserved);
     WITH_LOCK(&c->lock);
-    cache_unreserve(c, reserved);
+    memory_unreserve(c, reserved);
     return r;
 }
 
 /* Read a page under a claim. 0 also if the trailer was dropped meanwhile: the caller looks again.
  */
-static int read_page(struct fetch_object *o, struct cache_entry *claim,
+static int read_page(struct fetch_object *o, struct memory_entry *claim,
                      const struct pack_page_ref *ref, size_t *reserved)
 {
-    struct cache *c = &o->fetch->cache;
-    struct cache_key key = fetch_key(o, CACHE_TRAILER, 0);
+    struct memory *c = &o->fetch->memory;
+    struct memory_key key = fetch_key(o, MEMORY_TRAILER, 0);
     AUTO(free_ptr) uint8_t *page = malloc(PACK_PAGE);
     int r = page ? fetch_get(o, ref->offset, page, PACK_PAGE) : -ENOMEM;
 
     pthread_mutex_lock(&c->lock);
-    struct cache_entry *trailer = cache_find(c, &key);
+    struct memory_entry *trailer = memory_find(c, &key);
     if (trailer)
-        cache_pin(trailer);
+        memory_pin(trailer);
     pthread_mutex_unlock(&c->lock);
     if (r == 0 && trailer) {
         r = pack_page_verify(trailer->data, ref, page);
@@ -214,31 +214,31 @@ static int read_page(struct fetch_object *o, struct cache_entry *claim,
     }
     WITH_LOCK(&c->lock);
     if (r == 0 && trailer) {
-        cache_fill(c, claim, take_ptr(&page), PACK_PAGE, *reserved);
+        memory_fill(c, claim, take_ptr(&page), PACK_PAGE, *reserved);
         *reserved = 0;
     } else {
-        cache_give_up(c, claim);
+        memory_give_up(c, claim);
     }
     if (trailer)
-        cache_unpin(c, trailer);
+        memory_unpin(c, trailer);
     return r;
 }
 
-static int load_page(struct fetch_object *o, enum cache_kind kind, const struct pack_page_ref *ref)
+static int load_page(struct fetch_object *o, enum memory_kind kind, const struct pack_page_ref *ref)
 {
-    struct cache *c = &o->fetch->cache;
-    struct cache_key key = fetch_key(o, kind, ref->number);
-    struct cache_entry *claim = NULL;
-    size_t reserved = PACK_PAGE + CACHE_ENTRY_COST;
+    struct memory *c = &o->fetch->memory;
+    struct memory_key key = fetch_key(o, kind, ref->number);
+    struct memory_entry *claim = NULL;
+    size_t reserved = PACK_PAGE + MEMORY_ENTRY_COST;
 
     pthread_mutex_lock(&c->lock);
-    cache_reserve(c, reserved);
-    int r = cache_claim(c, &key, true, &claim);
+    memory_reserve(c, reserved);
+    int r = memory_claim(c, &key, true, &claim);
     pthread_mutex_unlock(&c->lock);
     if (claim)
         r = read_page(o, claim, ref, &reserved);
     WITH_LOCK(&c->lock);
-    cache_unreserve(c, reserved);
+    memory_unreserve(c, reserved);
     return r;
 }
 
@@ -250,7 +250,7 @@ int fetch_table_load(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint
     int r;
 
     {
-        WITH_LOCK(&o->fetch->cache.lock);
+        WITH_LOCK(&o->fetch->memory.lock);
         r = look(o, offset, leaf_hint, &need, &ref, &place);
     }
     if (r < 0)
@@ -259,9 +259,9 @@ int fetch_table_load(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint
     case NEED_TRAILER:
         return load_trailer(o);
     case NEED_GROUP:
-        return load_page(o, CACHE_GROUP, &ref);
+        return load_page(o, MEMORY_GROUP, &ref);
     case NEED_PAGE:
-        return load_page(o, CACHE_PAGE, &ref);
+        return load_page(o, MEMORY_PAGE, &ref);
     default:
         return 0;
     }

@@ -20,23 +20,22 @@
 #define RUN_LEAVES PACK_PAGE_LEAVES
 /* Up to this a copy is made under the lock: shorter than taking it twice. */
 #define COPY_LOCKED_MAX 4096u
-/* The largest trailer, read and parsed, beside some runs. */
-#define MEMORY_MIN (UINT64_C(32) << 20)
 
 /* ---- life
  * --------------------------------------------------------------------------------------------------
  */
 
-int fetch_new(struct store *store, uint64_t memory_bytes, struct fetch **ret)
+int fetch_new(const struct fetch_options *o, struct fetch **ret)
 {
     AUTO(free_ptr) struct fetch *f = calloc(1, sizeof *f);
+    uint64_t limit = o->memory_bytes ? o->memory_bytes : FETCH_MEMORY_DEFAULT;
 
     if (!f)
         return -ENOMEM;
-    int r = cache_init(&f->cache, memory_bytes > MEMORY_MIN ? memory_bytes : MEMORY_MIN);
+    int r = memory_init(&f->memory, limit > FETCH_MEMORY_MIN ? limit : FETCH_MEMORY_MIN);
     if (r < 0)
         return r;
-    f->store = store;
+    f->store = o->store;
     *ret = take_ptr(&f);
     return 0;
 }
@@ -45,7 +44,7 @@ void fetch_free(struct fetch *f)
 {
     if (!f)
         return;
-    cache_release(&f->cache);
+    memory_release(&f->memory);
     free(f);
 }
 
@@ -67,7 +66,7 @@ int fetch_object_new(struct fetch *f, const char *key, enum pack_kind kind,
     o->kind = kind;
     o->summary = *s;
     {
-        WITH_LOCK(&f->cache.lock);
+        WITH_LOCK(&f->memory.lock);
         o->id = f->next_object++;
     }
     *ret = take_ptr(&o);
@@ -85,13 +84,14 @@ void fetch_object_free(struct fetch_object *o)
 
 void fetch_stats(struct fetch *f, struct fetch_stats *ret)
 {
-    WITH_LOCK(&f->cache.lock);
+    WITH_LOCK(&f->memory.lock);
     *ret = (struct fetch_stats){.hits = f->hits,
                                 .misses = f->misses,
-                                .bytes_read = f->bytes_read,
+                                .bytes_store = f->bytes_read,
                                 .bytes_verified = f->bytes_verified,
                                 .damaged = f->damaged,
-                                .memory_bytes = f->cache.used};
+                                .memory_bytes = f->memory.used,
+                                .memory_limit = f->memory.limit};
 }
 
 /* ---- reading from the store
@@ -101,7 +101,7 @@ int fetch_damaged(struct fetch_object *o, uint64_t offset, size_t size, const ch
 {
     log_warning("%s: %s at offset %" PRIu64 ", %zu bytes, does not match its digest", o->key, what,
                 offset, size);
-    WITH_LOCK(&o->fetch->cache.lock);
+    WITH_LOCK(&o->fetch->memory.lock);
     o->fetch->damaged++;
     return -EBADMSG;
 }
@@ -118,7 +118,7 @@ int fetch_get(struct fetch_object *o, uint64_t offset, void *data, size_t size)
     }
     if (got < size)
         return fetch_damaged(o, offset + got, size - got, "the object ends too early: what is");
-    WITH_LOCK(&o->fetch->cache.lock);
+    WITH_LOCK(&o->fetch->memory.lock);
     o->fetch->bytes_read += size;
     return 0;
 }
@@ -129,19 +129,19 @@ int fetch_get(struct fetch_object *o, uint64_t offset, void *data, size_t size)
 
 /* The key of the leaf that covers `offset`, and where it starts. With the lock. 1: known; 0: the
  * table has to be read first; -EPROTO. */
-static int leaf_key(struct fetch_object *o, uint64_t offset, uint64_t hint, struct cache_key *key,
+static int leaf_key(struct fetch_object *o, uint64_t offset, uint64_t hint, struct memory_key *key,
                     uint64_t *ret_start)
 {
     struct fetch_place place;
 
     if (o->kind == PACK_KIND_INDEX) {
-        *key = fetch_key(o, CACHE_LEAF, offset / PACK_INDEX_LEAF);
+        *key = fetch_key(o, MEMORY_LEAF, offset / PACK_INDEX_LEAF);
         *ret_start = offset - offset % PACK_INDEX_LEAF;
         return 1;
     }
     int r = fetch_table_find(o, offset, hint, &place);
     if (r == 1) {
-        *key = fetch_key(o, CACHE_LEAF, place.at.number);
+        *key = fetch_key(o, MEMORY_LEAF, place.at.number);
         *ret_start = place.at.block * PACK_BLOCK;
     }
     return r;
@@ -152,13 +152,13 @@ static int leaf_key(struct fetch_object *o, uint64_t offset, uint64_t hint, stru
 static ssize_t read_cached(struct fetch_object *o, uint64_t offset, void *data, size_t size,
                            uint64_t hint)
 {
-    struct cache *c = &o->fetch->cache;
-    struct cache_key key;
+    struct memory *c = &o->fetch->memory;
+    struct memory_key key;
     uint64_t start;
 
     pthread_mutex_lock(&c->lock);
     int r = leaf_key(o, offset, hint, &key, &start);
-    struct cache_entry *e = r == 1 ? cache_find(c, &key) : NULL;
+    struct memory_entry *e = r == 1 ? memory_find(c, &key) : NULL;
     if (!e) {
         pthread_mutex_unlock(&c->lock);
         return r < 0 ? r : 0;
@@ -173,11 +173,11 @@ static ssize_t read_cached(struct fetch_object *o, uint64_t offset, void *data, 
     if (n <= COPY_LOCKED_MAX) {
         memcpy(data, (const uint8_t *)e->data + at, n);
     } else {
-        cache_pin(e);
+        memory_pin(e);
         pthread_mutex_unlock(&c->lock);
         memcpy(data, (const uint8_t *)e->data + at, n);
         pthread_mutex_lock(&c->lock);
-        cache_unpin(c, e);
+        memory_unpin(c, e);
     }
     pthread_mutex_unlock(&c->lock);
     return (ssize_t)n;
@@ -190,7 +190,7 @@ static ssize_t read_cached(struct fetch_object *o, uint64_t offset, void *data, 
 /* Leaves one behind the other, that one get reads. */
 struct run {
     struct pack_leaf_at leaves[RUN_LEAVES];
-    struct cache_entry *claims[RUN_LEAVES];
+    struct memory_entry *claims[RUN_LEAVES];
     size_t count, claimed;
     size_t reserved;
 };
@@ -206,7 +206,7 @@ static size_t run_bytes(const struct pack_leaf_at *leaves, size_t count)
 static int find_run(struct fetch_object *o, uint64_t offset, size_t size, uint64_t hint,
                     struct run *run)
 {
-    struct cache *c = &o->fetch->cache;
+    struct memory *c = &o->fetch->memory;
     struct fetch_place p;
     int r;
 
@@ -241,24 +241,24 @@ static int find_run(struct fetch_object *o, uint64_t offset, size_t size, uint64
  * nobody has or reads. */
 static int claim_run(struct fetch_object *o, struct run *run)
 {
-    struct cache *c = &o->fetch->cache;
+    struct memory *c = &o->fetch->memory;
     int r = 0;
 
     /* The bytes as they are read, and again as they are kept. */
-    run->reserved = 2 * run_bytes(run->leaves, run->count) + run->count * CACHE_ENTRY_COST;
+    run->reserved = 2 * run_bytes(run->leaves, run->count) + run->count * MEMORY_ENTRY_COST;
     run->claimed = 0;
     WITH_LOCK(&c->lock);
-    cache_reserve(c, run->reserved);
+    memory_reserve(c, run->reserved);
     while (r == 0 && run->claimed < run->count) {
-        struct cache_key key = fetch_key(o, CACHE_LEAF, run->leaves[run->claimed].number);
-        struct cache_entry *claim = NULL;
-        r = cache_claim(c, &key, run->claimed == 0, &claim);
+        struct memory_key key = fetch_key(o, MEMORY_LEAF, run->leaves[run->claimed].number);
+        struct memory_entry *claim = NULL;
+        r = memory_claim(c, &key, run->claimed == 0, &claim);
         if (!claim)
             break;
         run->claims[run->claimed++] = claim;
     }
     if (run->claimed == 0)
-        cache_unreserve(c, run->reserved);
+        memory_unreserve(c, run->reserved);
     o->fetch->misses += run->claimed;
     return run->claimed ? 0 : r;
 }
@@ -283,7 +283,7 @@ static size_t verify_run(struct fetch_object *o, const struct run *run, const ui
 /* End all claims: the first `good` leaves go to the cache. */
 static void settle_run(struct fetch_object *o, struct run *run, uint8_t **bytes, size_t good)
 {
-    struct cache *c = &o->fetch->cache;
+    struct memory *c = &o->fetch->memory;
     uint8_t *copies[RUN_LEAVES] = {NULL};
 
     if (run->claimed == 1 && good == 1) {
@@ -301,14 +301,14 @@ static void settle_run(struct fetch_object *o, struct run *run, uint8_t **bytes,
     for (size_t i = 0; i < run->claimed; i++) {
         size_t length = run->leaves[i].leaf.length;
         if (copies[i]) {
-            cache_fill(c, run->claims[i], copies[i], length, length + CACHE_ENTRY_COST);
-            run->reserved -= length + CACHE_ENTRY_COST;
+            memory_fill(c, run->claims[i], copies[i], length, length + MEMORY_ENTRY_COST);
+            run->reserved -= length + MEMORY_ENTRY_COST;
             o->fetch->bytes_verified += length;
         } else {
-            cache_give_up(c, run->claims[i]);
+            memory_give_up(c, run->claims[i]);
         }
     }
-    cache_unreserve(c, run->reserved);
+    memory_unreserve(c, run->reserved);
 }
 
 /* Read what is missing at `offset`, and copy from it; the number of bytes (0: somebody else has

@@ -17,11 +17,27 @@
 #include "store/store.h"
 
 #define FETCH_MEMORY_DEFAULT (UINT64_C(256) << 20)
+#define FETCH_MEMORY_MIN     (UINT64_C(32) << 20)
 
+struct cache;
 struct fetch;
 
-/* `store` is borrowed. `memory_bytes` bounds all that is cached or being read; 32 MiB at least. */
-int fetch_new(struct store *store, uint64_t memory_bytes, struct fetch **ret);
+enum fetch_prefetch {
+    FETCH_PREFETCH_NONE,     /* only what is asked for */
+    FETCH_PREFETCH_ADAPTIVE, /* what reads so far make likely */
+    FETCH_PREFETCH_ALL,      /* the whole version, from the start */
+};
+
+struct fetch_options {
+    struct store *store;   /* borrowed */
+    struct cache *cache;   /* on a local disk; borrowed; NULL: none */
+    uint64_t memory_bytes; /* bounds all that is cached or being read; 0: the default; at least
+                            * FETCH_MEMORY_MIN */
+    int64_t io_timeout_ms; /* how long a read may wait for a store that fails or is silent; 0: until
+                            * the store itself gives up */
+    enum fetch_prefetch prefetch;
+};
+int fetch_new(const struct fetch_options *o, struct fetch **ret);
 void fetch_free(struct fetch *f); /* after all its objects */
 AUTO_FREE_FUNC(struct fetch, fetch_free);
 
@@ -45,9 +61,28 @@ int fetch_read(struct fetch_object *o, uint64_t offset, void *data, size_t size,
 /* The same for any range of the object's data, as it lies there: padding reads as zeros. */
 int fetch_read_flat(struct fetch_object *o, uint64_t offset, void *data, size_t size);
 
+/* The histogram of gets: bucket i counts those of [2^(i/2), 2^((i+1)/2)) microseconds. */
+#define FETCH_LATENCY_BUCKETS 48
+
+/* Counters since fetch_new(), but where it says otherwise. */
 struct fetch_stats {
-    uint64_t hits, misses, bytes_read, bytes_verified, damaged;
+    uint64_t hits, misses; /* of leaves */
+    uint64_t bytes_memory; /* served from memory */
+    uint64_t bytes_cache;  /* read from the cache on disk */
+    uint64_t bytes_store;  /* read from the store */
+    uint64_t bytes_verified;
+    uint64_t gets, retries; /* of the store; retries: after a failure or damage */
+    uint64_t damaged;       /* things of the store that did not verify, also when read again */
+    uint64_t damaged_cache; /* leaves of the cache that did not verify: they were fetched anew */
+    uint64_t stalls;        /* reads that waited ... */
+    uint64_t stall_ns;      /* ... and for how long, in sum */
+    uint64_t ahead_bytes;   /* read ahead of being asked for ... */
+    uint64_t ahead_unused;  /* ... and dropped before anybody did */
+    uint64_t latency[FETCH_LATENCY_BUCKETS];
     uint64_t memory_bytes; /* in use now */
+    uint64_t memory_limit;
+    uint64_t waiting; /* reads that wait now */
+    int store_error;  /* what the store gives just now; 0: it answers */
 };
 void fetch_stats(struct fetch *f, struct fetch_stats *ret);
 

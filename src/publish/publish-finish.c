@@ -87,7 +87,10 @@ static int devices_make(struct publish *p, struct devices *d, struct err *err)
         uint64_t blocks = ref.data_size / PACK_BLOCK;
         if (d->device_of[i] == 0)
             continue;
-        ref.used_blocks = d->used[i] < blocks ? d->used[i] : blocks;
+        if (ref.linked) /* the object is a table; it knows how many blocks the device has */
+            blocks = ref.used_blocks;
+        else
+            ref.used_blocks = d->used[i] < blocks ? d->used[i] : blocks;
         d->refs[d->device_of[i] - 1] = ref;
         d->devices[d->device_of[i] - 1] =
             (struct index_device){.digest = ref.digest, .blocks = blocks};
@@ -244,7 +247,8 @@ static int check_index(struct publish *p, const struct object_ref *ref,
     char key[OBJECT_KEY_MAX];
 
     object_ref_key('x', ref, key);
-    int r = fetch_new(p->store, CHECK_MEMORY, &fetch);
+    struct fetch_options options = {.store = p->store, .memory_bytes = CHECK_MEMORY};
+    int r = fetch_new(&options, &fetch);
     if (r == 0)
         r = fetch_object_new(fetch, key, PACK_KIND_INDEX, &pack, &object);
     if (r == 0)
@@ -303,6 +307,7 @@ static int commit(struct publish *p, const struct devices *d, const struct objec
     m->directories = counts->directories;
     m->symlinks = counts->symlinks;
     m->size_bytes = counts->size_bytes;
+    m->linked = p->o->linked;
     m->packs = d->refs; /* borrowed: devices_release() frees them */
     m->pack_count = (uint32_t)d->count;
     p->progress.phase = PUBLISH_COMMIT;
@@ -319,7 +324,7 @@ int publish_finish(struct publish *p, struct err *err)
 
     p->progress.phase = PUBLISH_INDEX;
     publish_tell(p, true);
-    p->result.files_unchanged = p->progress.files_total - p->result.files_read;
+    p->result.files_unchanged = p->o->linked ? 0 : p->progress.files_total - p->result.files_read;
     int r = 0;
     if (tree_node_count(p->tree) >= TOLD_FROM)
         r = upload_indexing(p->upload, err);

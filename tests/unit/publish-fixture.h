@@ -272,7 +272,8 @@ static inline void assert_same(struct fixture *f, uint32_t n)
     struct compare c = {0};
 
     assert_int_equal(catalogue_resolve(f->catalogue, "cats", n, &info, &f->err), 0);
-    assert_int_equal(fetch_new(f->store, 16 << 20, &fetch), 0);
+    assert_int_equal(
+        fetch_new(&(struct fetch_options){.store = f->store, .memory_bytes = 16 << 20}, &fetch), 0);
     int r = view_open(f->catalogue, &info, fetch, &view, &f->err);
     if (r < 0)
         print_error("view: %s\n", f->err.text);

@@ -50,7 +50,8 @@ static void world_open(struct world *w, bool slow)
         assert_int_equal(store_upload_write(u, w->object.bytes.data, w->object.bytes.size), 0);
         assert_int_equal(store_upload_commit(u), 0);
     }
-    assert_int_equal(fetch_new(w->store, LIMIT, &w->fetch), 0);
+    assert_int_equal(
+        fetch_new(&(struct fetch_options){.store = w->store, .memory_bytes = LIMIT}, &w->fetch), 0);
     assert_int_equal(
         fetch_object_new(w->fetch, KEY, w->object.kind, &w->object.summary, &w->fetched), 0);
 }
@@ -360,7 +361,8 @@ static void test_faults(void **state)
         assert_int_equal(store_upload_write(u, w.object.bytes.data, w.object.bytes.size), 0);
         assert_int_equal(store_upload_commit(u), 0);
         assert_int_equal(store_fault_calls(fault), 3);
-        assert_int_equal(fetch_new(fault, LIMIT, &f), 0);
+        assert_int_equal(
+            fetch_new(&(struct fetch_options){.store = fault, .memory_bytes = LIMIT}, &f), 0);
         assert_int_equal(fetch_object_new(f, KEY, PACK_KIND_DATA, &w.object.summary, &o), 0);
         int r = fetch_read(o, FULL, data, sizeof data, 1);
         assert_int_equal(r, store_fault_fired(fault) ? -EIO : 0);

@@ -70,7 +70,8 @@ static void a_huge_sparse_file(void **state)
     AUTO(view_close) struct view *view = NULL;
     struct index_inode i;
     char data[16];
-    assert_int_equal(fetch_new(f->store, 16 << 20, &fetch), 0);
+    assert_int_equal(
+        fetch_new(&(struct fetch_options){.store = f->store, .memory_bytes = 16 << 20}, &fetch), 0);
     assert_int_equal(view_open(f->catalogue, &f->result.info, fetch, &view, &f->err), 0);
     assert_int_equal(view_walk(view, "sparse", &i), 0);
     assert_int_equal(view_read(view, &i, (UINT64_C(3) << 29) - 2, data, 10), 10);
@@ -269,7 +270,9 @@ static void attributes_are_kept(void **state)
         publish(f);
         if (!full)
             assert_int_equal(f->notices[PUBLISH_NOTICE_XATTR], version == 1);
-        assert_int_equal(fetch_new(f->store, 16 << 20, &fetch), 0);
+        assert_int_equal(
+            fetch_new(&(struct fetch_options){.store = f->store, .memory_bytes = 16 << 20}, &fetch),
+            0);
         assert_int_equal(view_open(f->catalogue, &f->result.info, fetch, &view, &f->err), 0);
         assert_int_equal(view_walk(view, "with", &i), 0);
         assert_int_equal(i.xattr_count > 0, 1);

@@ -81,7 +81,9 @@ static void open_view(struct world *w)
 {
     struct err err = ERR_INIT;
 
-    assert_int_equal(fetch_new(w->store, MEMORY, &w->fetch), 0);
+    assert_int_equal(
+        fetch_new(&(struct fetch_options){.store = w->store, .memory_bytes = MEMORY}, &w->fetch),
+        0);
     int r = view_open(w->c, &w->published.info, w->fetch, &w->v, &err);
     if (r < 0)
         fail_msg("%s", err_text(&err, r));
@@ -375,7 +377,9 @@ static void test_missing_index(void **state)
     }
     assert_true(failed > 0);
     close_view(w);
-    assert_int_equal(fetch_new(w->store, MEMORY, &w->fetch), 0);
+    assert_int_equal(
+        fetch_new(&(struct fetch_options){.store = w->store, .memory_bytes = MEMORY}, &w->fetch),
+        0);
     assert_int_equal(view_open(w->c, &w->published.info, w->fetch, &v, &err), -EIO);
     assert_non_null(strstr(err.text, key));
     assert_non_null(strstr(err.text, "not in the store"));

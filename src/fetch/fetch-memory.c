@@ -3,7 +3,7 @@
  * A hash table and a list in order of use. One lock for everything: it is held for the time of a
  * look-up, never while something is read or digested.
  */
-#include "fetch/fetch-cache.h"
+#include "fetch/fetch-memory.h"
 
 #include "pack/pack.h"
 
@@ -14,14 +14,14 @@
 #define BYTES_PER_BUCKET 8192u
 #define BUCKETS_MAX      (1u << 22)
 
-int cache_init(struct cache *c, uint64_t limit)
+int memory_init(struct memory *c, uint64_t limit)
 {
     size_t n = 256;
 
     while (n < limit / BYTES_PER_BUCKET && n < BUCKETS_MAX)
         n *= 2;
-    *c = (struct cache){.limit = limit, .bucket_count = n};
-    c->buckets = calloc(n, sizeof(struct cache_entry *));
+    *c = (struct memory){.limit = limit, .bucket_count = n};
+    c->buckets = calloc(n, sizeof(struct memory_entry *));
     if (!c->buckets)
         return -ENOMEM;
     if (pthread_mutex_init(&c->lock, NULL) != 0 || pthread_cond_init(&c->changed, NULL) != 0) {
@@ -31,19 +31,19 @@ int cache_init(struct cache *c, uint64_t limit)
     return 0;
 }
 
-static void entry_free(struct cache_entry *e)
+static void entry_free(struct memory_entry *e)
 {
-    if (e->key.kind == CACHE_TRAILER)
+    if (e->key.kind == MEMORY_TRAILER)
         pack_trailer_free(e->data);
     else
         free(e->data);
     free(e);
 }
 
-void cache_release(struct cache *c)
+void memory_release(struct memory *c)
 {
     for (size_t i = 0; i < c->bucket_count; i++) {
-        for (struct cache_entry *e = c->buckets[i], *next; e; e = next) {
+        for (struct memory_entry *e = c->buckets[i], *next; e; e = next) {
             next = e->chain;
             entry_free(e);
         }
@@ -53,7 +53,7 @@ void cache_release(struct cache *c)
     (void)pthread_mutex_destroy(&c->lock);   /* nobody holds it */
 }
 
-static struct cache_entry **bucket_of(struct cache *c, const struct cache_key *key)
+static struct memory_entry **bucket_of(struct memory *c, const struct memory_key *key)
 {
     uint64_t h = key->object * UINT64_C(0x9E3779B97F4A7C15) ^ (uint64_t)key->kind << 56;
 
@@ -61,9 +61,9 @@ static struct cache_entry **bucket_of(struct cache *c, const struct cache_key *k
     return &c->buckets[(h >> 32) & (c->bucket_count - 1)];
 }
 
-static struct cache_entry *look_up(struct cache *c, const struct cache_key *key)
+static struct memory_entry *look_up(struct memory *c, const struct memory_key *key)
 {
-    struct cache_entry *e = *bucket_of(c, key);
+    struct memory_entry *e = *bucket_of(c, key);
 
     while (e && (e->key.number != key->number || e->key.object != key->object ||
                  e->key.kind != key->kind))
@@ -71,13 +71,13 @@ static struct cache_entry *look_up(struct cache *c, const struct cache_key *key)
     return e;
 }
 
-static void list_remove(struct cache *c, struct cache_entry *e)
+static void list_remove(struct memory *c, struct memory_entry *e)
 {
     *(e->older ? &e->older->newer : &c->oldest) = e->newer;
     *(e->newer ? &e->newer->older : &c->newest) = e->older;
 }
 
-static void list_add_newest(struct cache *c, struct cache_entry *e)
+static void list_add_newest(struct memory *c, struct memory_entry *e)
 {
     e->older = c->newest;
     e->newer = NULL;
@@ -85,18 +85,18 @@ static void list_add_newest(struct cache *c, struct cache_entry *e)
     c->newest = e;
 }
 
-static void unchain(struct cache *c, struct cache_entry *e)
+static void unchain(struct memory *c, struct memory_entry *e)
 {
-    struct cache_entry **at = bucket_of(c, &e->key);
+    struct memory_entry **at = bucket_of(c, &e->key);
 
     while (*at != e)
         at = &(*at)->chain;
     *at = e->chain;
 }
 
-struct cache_entry *cache_find(struct cache *c, const struct cache_key *key)
+struct memory_entry *memory_find(struct memory *c, const struct memory_key *key)
 {
-    struct cache_entry *e = look_up(c, key);
+    struct memory_entry *e = look_up(c, key);
 
     if (!e || !e->loaded)
         return NULL;
@@ -107,21 +107,21 @@ struct cache_entry *cache_find(struct cache *c, const struct cache_key *key)
     return e;
 }
 
-void cache_pin(struct cache_entry *e)
+void memory_pin(struct memory_entry *e)
 {
     e->pins++;
 }
 
-void cache_unpin(struct cache *c, struct cache_entry *e)
+void memory_unpin(struct memory *c, struct memory_entry *e)
 {
     if (--e->pins == 0)
         (void)pthread_cond_broadcast(&c->changed); /* fails for no valid condition */
 }
 
-int cache_claim(struct cache *c, const struct cache_key *key, bool wait,
-                struct cache_entry **ret_claim)
+int memory_claim(struct memory *c, const struct memory_key *key, bool wait,
+                 struct memory_entry **ret_claim)
 {
-    struct cache_entry *e;
+    struct memory_entry *e;
 
     while ((e = look_up(c, key)) != NULL && !e->loaded && wait)
         (void)pthread_cond_wait(&c->changed, &c->lock); /* fails for no valid condition */
@@ -133,14 +133,15 @@ int cache_claim(struct cache *c, const struct cache_key *key, bool wait,
     if (!e)
         return -ENOMEM;
     e->key = *key;
-    struct cache_entry **bucket = bucket_of(c, key);
+    struct memory_entry **bucket = bucket_of(c, key);
     e->chain = *bucket;
     *bucket = e;
     *ret_claim = e;
     return 0;
 }
 
-void cache_fill(struct cache *c, struct cache_entry *claim, void *data, size_t size, size_t charge)
+void memory_fill(struct memory *c, struct memory_entry *claim, void *data, size_t size,
+                 size_t charge)
 {
     claim->data = data;
     claim->size = size;
@@ -150,7 +151,7 @@ void cache_fill(struct cache *c, struct cache_entry *claim, void *data, size_t s
     (void)pthread_cond_broadcast(&c->changed); /* fails for no valid condition */
 }
 
-void cache_give_up(struct cache *c, struct cache_entry *claim)
+void memory_give_up(struct memory *c, struct memory_entry *claim)
 {
     unchain(c, claim);
     free(claim);
@@ -158,12 +159,12 @@ void cache_give_up(struct cache *c, struct cache_entry *claim)
 }
 
 /* Drop old entries until `bytes` more fit, or nothing can be dropped. */
-static bool evict(struct cache *c, size_t bytes)
+static bool evict(struct memory *c, size_t bytes)
 {
-    struct cache_entry *e = c->oldest;
+    struct memory_entry *e = c->oldest;
 
     while (c->used + bytes > c->limit && e) {
-        struct cache_entry *newer = e->newer;
+        struct memory_entry *newer = e->newer;
         if (e->pins == 0) {
             list_remove(c, e);
             unchain(c, e);
@@ -175,14 +176,14 @@ static bool evict(struct cache *c, size_t bytes)
     return c->used + bytes <= c->limit;
 }
 
-void cache_reserve(struct cache *c, size_t bytes)
+void memory_reserve(struct memory *c, size_t bytes)
 {
     while (!evict(c, bytes))
         (void)pthread_cond_wait(&c->changed, &c->lock); /* fails for no valid condition */
     c->used += bytes;
 }
 
-void cache_unreserve(struct cache *c, size_t bytes)
+void memory_unreserve(struct memory *c, size_t bytes)
 {
     c->used -= bytes;
     (void)pthread_cond_broadcast(&c->changed); /* fails for no valid condition */
