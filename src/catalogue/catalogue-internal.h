@@ -147,11 +147,24 @@ struct catalogue {
     struct store *store; /* borrowed */
     struct env *env;     /* borrowed */
     unsigned readers;    /* threads that read records, the caller's included */
+    struct keep *keep;   /* owned; NULL: nothing is kept */
     char store_id[33];
     int64_t dead_after_ms;
     char user[64], host[128]; /* of the writer; for display */
     int64_t pid;
 };
+
+/* Reads in flight of a listing: enough for a disk. More of them mean a network. */
+#define CATALOGUE_READERS 4u
+
+/* Records that never change, from an earlier run: catalogue-keep.c. Threads: any. */
+struct keep;
+/* From `path`, as far as it can be read. */
+int keep_open(const char *path, struct keep **ret);
+void keep_close(struct keep *k); /* writes it, if it has grown; NULL is fine */
+/* True: the record's bytes are appended to `b`. */
+bool keep_get(struct keep *k, const char *key, struct buf *b);
+void keep_put(struct keep *k, const char *key, struct bytes body);
 
 /* How often one put or get in doubt is tried, and the first wait between; doubled each time. The
  * store below has retried already: this bounds the time in which an outage is told from doubt. */
@@ -213,6 +226,10 @@ static inline void auto_version_rows_release(struct version_rows *v)
 /* Count one listed key of a version in: to the last row, or as a new one. */
 int version_rows_add(struct version_rows *v, const struct store_entry *entry,
                      const struct key_parts *parts);
+/* The rows of all names in key order, listed by several threads; fn on the caller's. What fn gives
+ * other than 0 ends it: catalogue-names.c. */
+typedef int version_row_fn(void *ctx, const struct version_row *row);
+int version_rows_each(struct catalogue *c, version_row_fn *fn, void *ctx, struct err *err);
 /* Rows under `prefix`, in the listing's order. */
 int version_rows_list(struct catalogue *c, const char *prefix, struct version_rows *ret,
                       struct err *err);

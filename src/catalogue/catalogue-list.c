@@ -85,6 +85,24 @@ static int list_row(void *ctx, const struct store_entry *entry)
     return l->result ? 1 : 0;
 }
 
+static int take_row(void *ctx, const struct version_row *row)
+{
+    struct listing *l = ctx;
+    const struct version_row *last = l->v.rows.count ? &l->v.rows.at[l->v.rows.count - 1] : NULL;
+    int r = last && !same_stem(last->name, row->name) ? pass_rows(l) : 0;
+
+    return r != 0 ? r : vec_push(&l->v.rows, *row);
+}
+
+static int list_all_rows(struct catalogue *c, struct listing *l, struct err *err)
+{
+    int r = version_rows_each(c, take_row, l, err);
+
+    if (r == 0)
+        r = pass_rows(l);
+    return r ? r : version_reading_finish(l->reading);
+}
+
 static int list_rows(struct catalogue *c, const char *prefix, struct listing *l, struct err *err)
 {
     int r = store_list(c->store, prefix, &(struct store_list_options){.keys_only = true}, list_row,
@@ -115,7 +133,8 @@ int catalogue_list(struct catalogue *c, const char *name, catalogue_version_fn *
     if (r == 0)
         r = version_reading_new(c, leave_out_deleted, &filter, true, err, &l.reading);
     if (r == 0)
-        r = list_rows(c, prefix, &l, err);
+        r = !name && c->readers > CATALOGUE_READERS ? list_all_rows(c, &l, err)
+                                                    : list_rows(c, prefix, &l, err);
     version_reading_free(l.reading);
     vec_release(&l.v.rows);
     return r;

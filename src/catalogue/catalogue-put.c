@@ -62,9 +62,27 @@ void doubt_sleep(struct catalogue *c, int try_number)
     c->env->sleep_ms(c->env, (int64_t)DOUBT_DELAY_MS << try_number);
 }
 
+/* Written once and never removed. */
+static bool is_kept(enum record_type type)
+{
+    return type == RECORD_OUTCOME || type == RECORD_DELETE_RESULT || type == RECORD_ALLOCATION;
+}
+
+static int read_kept(struct catalogue *c, const char *key, enum record_type type, json_t **ret)
+{
+    AUTO(buf_release) struct buf b = BUF_INIT(CATALOGUE_RECORD_MAX);
+
+    return keep_get(c->keep, key, &b) ? record_decode(buf_bytes(&b), key, type, ret, NULL)
+                                      : -ENOENT;
+}
+
 int read_record(struct catalogue *c, const char *key, enum record_type type, json_t **ret,
                 struct err *err)
 {
+    bool kept = c->keep && is_kept(type);
+
+    if (kept && read_kept(c, key, type, ret) == 0)
+        return 0;
     AUTO(buf_release) struct buf whole = BUF_INIT(CATALOGUE_RECORD_MAX);
     uint8_t first[FIRST_GET]; /* not from the heap: listings come here ten thousand times */
     uint64_t length;
@@ -84,7 +102,10 @@ int read_record(struct catalogue *c, const char *key, enum record_type type, jso
     if (r < 0)
         return err_fail(err, r, "cannot read %s in the store %s: %s", key, c->store->location,
                         store_error(c->store, r));
-    return record_decode(bytes, key, type, ret, err);
+    r = record_decode(bytes, key, type, ret, err);
+    if (kept && r == 0)
+        keep_put(c->keep, key, bytes);
+    return r;
 }
 
 int read_record_settled(struct catalogue *c, const char *key, enum record_type type, json_t **ret,

@@ -9,18 +9,22 @@
  */
 #include "catalogue/catalogue-internal.h"
 
-#define READERS_MAX 16u
-/* Rows that a thread takes at once: long enough that the lock does not matter. */
-#define CHUNK_ROWS 32u
+#define READERS_MAX 128u
+/* Rows that a thread takes at once: long enough that the lock does not matter; where there are many
+ * readers, each waits for a network, and all shall have something to wait for. */
+#define CHUNK_ROWS     32u
+#define CHUNK_ROWS_FAR 4u
 /* The first few rows go one by one, so that a short listing is read in parallel too. */
 #define SINGLE_ROWS 8u
-/* Chunks in the ring: with 2 KB a row, 1 MB. */
-#define CHUNKS 16u
+/* Chunks in the ring: with 2 KB a row, 1 MB; far away more of the short ones, so that nobody waits
+ * for a place in it. */
+#define CHUNKS     16u
+#define CHUNKS_FAR 192u
 
 struct chunk {
     struct version_row rows[CHUNK_ROWS];
     size_t row_count;
-    struct version_info *infos; /* owned; CHUNK_ROWS of them */
+    struct version_info *infos; /* owned; one for each row */
     size_t good;                /* of them are read; version 0: one that is damaged */
     int error;                  /* of the row behind */
     struct err err;
@@ -43,9 +47,10 @@ struct version_reading {
     unsigned started;
     pthread_mutex_t lock; /* guards all below, and `done` */
     pthread_cond_t changed;
-    size_t submitted, taken, delivered; /* chunk numbers; the slot is number % CHUNKS */
+    size_t submitted, taken, delivered; /* chunk numbers; the slot is number % chunks */
     bool stop;
-    struct chunk slots[CHUNKS]; /* a chunk belongs to who fills, has taken, or delivers it */
+    size_t chunk_rows, chunks;      /* in use: of CHUNK_ROWS, of CHUNKS_FAR */
+    struct chunk slots[CHUNKS_FAR]; /* a chunk belongs to who fills, has taken, or delivers it */
 };
 
 int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx, bool past_damage,
@@ -60,6 +65,8 @@ int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx
     g->ctx = ctx;
     g->err = err;
     g->past_damage = past_damage;
+    g->chunk_rows = c->readers > CATALOGUE_READERS ? CHUNK_ROWS_FAR : CHUNK_ROWS;
+    g->chunks = c->readers > CATALOGUE_READERS ? CHUNKS_FAR : CHUNKS;
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
     *ret = g;
@@ -77,7 +84,7 @@ void version_reading_free(struct version_reading *g)
     }
     while (g->started > 0)
         (void)pthread_join(g->threads[--g->started], NULL); /* ours, joinable: cannot fail */
-    for (size_t i = 0; i < CHUNKS; i++)
+    for (size_t i = 0; i < g->chunks; i++)
         free(g->slots[i].infos);
     pthread_cond_destroy(&g->changed);
     pthread_mutex_destroy(&g->lock);
@@ -116,7 +123,7 @@ static void read_chunk(struct version_reading *g, struct chunk *chunk)
     chunk->damaged = 0;
     err_clear(&chunk->err);
     if (!chunk->infos) {
-        chunk->infos = calloc(CHUNK_ROWS, sizeof *chunk->infos);
+        chunk->infos = calloc(g->chunk_rows, sizeof *chunk->infos);
         if (!chunk->infos)
             r = err_fail(&chunk->err, -ENOMEM, "out of memory");
     }
@@ -139,7 +146,7 @@ static struct chunk *take_chunk(struct version_reading *g, bool wait)
         pthread_cond_wait(&g->changed, &g->lock);
     if (g->stop || g->taken == g->submitted)
         return NULL;
-    return &g->slots[g->taken++ % CHUNKS];
+    return &g->slots[g->taken++ % g->chunks];
 }
 
 static void *reader_main(void *ctx)
@@ -160,7 +167,7 @@ static bool is_done(struct version_reading *g, const struct chunk *chunk)
 /* Hand out the oldest chunk. It is there; until it is read, read whatever nobody has taken yet. */
 static int deliver(struct version_reading *g)
 {
-    struct chunk *chunk = &g->slots[g->delivered % CHUNKS], *mine;
+    struct chunk *chunk = &g->slots[g->delivered % g->chunks], *mine;
 
     while (!is_done(g, chunk) && (mine = take_chunk(g, false)))
         read_chunk(g, mine);
@@ -200,8 +207,8 @@ static int submit(struct version_reading *g)
         pthread_create(&g->threads[g->started], NULL, reader_main, g) == 0)
         g->started++;
     while (g->delivered < g->submitted) {
-        bool full = g->submitted - g->delivered == CHUNKS;
-        if (!full && !is_done(g, &g->slots[g->delivered % CHUNKS]))
+        bool full = g->submitted - g->delivered == g->chunks;
+        if (!full && !is_done(g, &g->slots[g->delivered % g->chunks]))
             break;
         int r = deliver(g);
         if (r != 0)
@@ -212,8 +219,8 @@ static int submit(struct version_reading *g)
 
 int version_reading_add(struct version_reading *g, const struct version_row *row)
 {
-    struct chunk *chunk = &g->slots[g->submitted % CHUNKS];
-    size_t full = g->submitted < SINGLE_ROWS ? 1 : CHUNK_ROWS;
+    struct chunk *chunk = &g->slots[g->submitted % g->chunks];
+    size_t full = g->submitted < SINGLE_ROWS ? 1 : g->chunk_rows;
 
     chunk->rows[chunk->row_count++] = *row;
     return chunk->row_count < full ? 0 : submit(g);
@@ -221,7 +228,7 @@ int version_reading_add(struct version_reading *g, const struct version_row *row
 
 int version_reading_finish(struct version_reading *g)
 {
-    int r = g->slots[g->submitted % CHUNKS].row_count ? submit(g) : 0;
+    int r = g->slots[g->submitted % g->chunks].row_count ? submit(g) : 0;
 
     while (r == 0 && g->delivered < g->submitted)
         r = deliver(g);

@@ -7,14 +7,11 @@
  */
 #include "catalogue/catalogue-internal.h"
 
+#include "base/file.h"
 #include "base/hex.h"
 
 #include <pwd.h>
 #include <unistd.h>
-
-/* Reads in flight of a listing: enough to hide an object store's latency, few enough for a laptop.
- */
-#define READERS 4
 
 static void describe_writer(struct catalogue *c)
 {
@@ -140,7 +137,7 @@ int catalogue_open(struct store *store, struct env *env, unsigned flags, struct 
         return err_fail(err, -ENOMEM, "out of memory");
     c->store = store;
     c->env = env;
-    c->readers = READERS;
+    c->readers = CATALOGUE_READERS;
     describe_writer(c);
     int r = find_format(c, flags, &format, err);
     if (r == 0)
@@ -152,7 +149,22 @@ int catalogue_open(struct store *store, struct env *env, unsigned flags, struct 
 
 void catalogue_close(struct catalogue *c)
 {
+    if (!c)
+        return;
+    keep_close(c->keep);
     free(c);
+}
+
+int catalogue_keep_records(struct catalogue *c, const char *directory)
+{
+    AUTO(free_ptr) char *path = NULL;
+    int r = c->keep ? 0 : file_mkdirs(directory, 0700);
+
+    if (r < 0 || c->keep)
+        return r;
+    if (asprintf(&path, "%s/%s", directory, c->store_id) < 0)
+        return -ENOMEM;
+    return keep_open(path, &c->keep);
 }
 
 void catalogue_set_readers(struct catalogue *c, unsigned readers)

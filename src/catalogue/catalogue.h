@@ -53,6 +53,9 @@ AUTO_FREE_FUNC(struct catalogue, catalogue_close);
 
 /* Threads that read records of a listing, the caller's included: 4 unless set; 1 starts none. */
 void catalogue_set_readers(struct catalogue *c, unsigned readers);
+/* Keep records that never change in a file of `directory` (made, 0700), and do not read them from
+ * the store again. For stores that a network separates from us. */
+int catalogue_keep_records(struct catalogue *c, const char *directory);
 struct store *catalogue_store(const struct catalogue *c);
 /* 32 hex digits, fixed when the store was first written to. */
 const char *catalogue_store_id(const struct catalogue *c);

@@ -14,7 +14,7 @@ static const struct store_retry_policy retry_policy = {
     .attempts = 3, .first_delay_ms = 50, .max_delay_ms = 1000, .deadline_ms = 30000};
 
 /* Records of a listing that are read at once from a bucket, where each costs a round trip. */
-#define S3_READERS 64u
+#define S3_READERS 128u
 
 /* ---- references ---- */
 
@@ -84,6 +84,16 @@ int open_store(const struct cli *cli, bool write, struct store **ret, struct err
     return open_retried(cli->store, store_flags(write, cli->coherent), &cli->options, ret, err);
 }
 
+/* Each record costs a round trip: many are read at once, and none twice. */
+static void far_away(const struct cli *cli, struct catalogue *c)
+{
+    AUTO(free_ptr) char *directory = NULL;
+
+    catalogue_set_readers(c, S3_READERS);
+    if (asprintf(&directory, "%s/records", cli->places.cache) >= 0)
+        (void)catalogue_keep_records(c, directory); /* else they are read each time */
+}
+
 int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err)
 {
     int r = open_store(cli, write, &o->store, err);
@@ -95,7 +105,7 @@ int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct
     if (r < 0 && !strstr(err_text(err, r), o->store->location))
         err_prefix(err, r, "cannot use the store %s", o->store->location);
     if (r == 0 && is_s3(cli->store))
-        catalogue_set_readers(o->catalogue, S3_READERS);
+        far_away(cli, o->catalogue);
     return r;
 }
 

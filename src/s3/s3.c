@@ -15,7 +15,7 @@
 
 #define ATTEMPT_MS          30000
 #define TOTAL_MS            180000
-#define CONNECTIONS_DEFAULT 64u
+#define CONNECTIONS_DEFAULT 128u
 
 /* ---- places ---- */
 
@@ -255,6 +255,15 @@ void s3_free(struct s3 *s)
     s3_credentials_free(s->credentials);
     pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+void s3_place_of(struct s3 *s, const char *bucket, struct s3_place *ret)
+{
+    *ret = (struct s3_place){.addressing = s->addressing};
+    s3_region_of(s, bucket, ret->region);
+    if (s->host[0])
+        (void)snprintf(ret->endpoint, sizeof ret->endpoint, "%s://%s%s", s->scheme, s->host,
+                       s->path); /* both are bounded: it fits */
 }
 
 int64_t s3_clock_offset_ms(const struct s3 *s)

@@ -38,7 +38,7 @@ struct s3_options {
     const char *ca_file;
     const char *role_arn, *external_id; /* assume this role with what was found; NULL: do not */
     bool anonymous;       /* never sign; else unsigned only if no credentials are found */
-    unsigned connections; /* 0: 64 */
+    unsigned connections; /* 0: 128 */
     int64_t attempt_ms;   /* deadline of one attempt; 0: 30 s, more for large bodies */
     int64_t total_ms;     /* deadline of one call; 0: 180 s */
     struct env *env;      /* NULL: the real one */
@@ -75,6 +75,11 @@ int s3_get(struct s3 *s, const char *bucket, const char *key, uint64_t offset, v
 typedef void s3_done_fn(void *ctx, int result, size_t size);
 int s3_get_async(struct s3 *s, const char *bucket, const char *key, uint64_t offset, void *data,
                  size_t size, const struct s3_object *pin, s3_done_fn *done, void *ctx);
+/* The same; `why` has the sentence of a failure, and is borrowed until `told` returns. */
+typedef void s3_told_fn(void *ctx, int result, size_t size, const struct err *why);
+int s3_get_async_told(struct s3 *s, const char *bucket, const char *key, uint64_t offset,
+                      void *data, size_t size, const struct s3_object *pin, s3_told_fn *told,
+                      void *ctx);
 int s3_head(struct s3 *s, const char *bucket, const char *key, struct s3_object *ret,
             struct err *err);
 /* `if_absent`: put-if-absent. Checksum header always. */
@@ -120,6 +125,14 @@ struct s3_list_options {
  * *ret_now_ms: its Date. */
 int s3_list(struct s3 *s, const char *bucket, const struct s3_list_options *o, s3_list_fn *fn,
             void *ctx, int64_t *ret_now_ms, struct err *err);
+
+/* Where a bucket's objects are asked for, as it is known now. */
+struct s3_place {
+    char endpoint[1100]; /* "https://host[:port][/path]"; "": AWS's, by region */
+    char region[64];
+    enum s3_addressing addressing;
+};
+void s3_place_of(struct s3 *s, const char *bucket, struct s3_place *ret);
 
 /* What `doctor` asks: 1 yes, 0 no, -1 may not look. */
 struct s3_bucket_settings {

@@ -22,60 +22,6 @@ static bool exists(struct store *s, const char *key)
     return r == 0;
 }
 
-/* Closing the wrapper must not close the store below. */
-static void lent_close(struct store *s)
-{
-    free(s->location);
-    free(s);
-}
-
-struct lent {
-    struct store base;
-    struct store *below;
-};
-
-static int lent_put(struct store *s, const char *key, struct bytes body)
-{
-    return store_put_if_absent(((struct lent *)s)->below, key, body);
-}
-
-static int lent_get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
-                    size_t *ret_size, uint64_t *ret_length)
-{
-    return store_get(((struct lent *)s)->below, key, offset, data, size, ret_size, ret_length);
-}
-
-static int lent_list(struct store *s, const char *prefix, const struct store_list_options *options,
-                     store_list_fn *fn, void *ctx, int64_t *ret_now_ms)
-{
-    return store_list(((struct lent *)s)->below, prefix, options, fn, ctx, ret_now_ms);
-}
-
-static int lent_remove(struct store *s, const char *key)
-{
-    return store_remove(((struct lent *)s)->below, key);
-}
-
-static const struct store_ops lent_ops = {
-    .kind = "lent",
-    .put_if_absent = lent_put,
-    .get = lent_get,
-    .list = lent_list,
-    .remove = lent_remove,
-    .close = lent_close,
-};
-
-static struct store *faulty(struct store *below, const struct store_fault_plan *plan)
-{
-    struct lent *lent = calloc(1, sizeof *lent);
-    struct store *fault = NULL;
-
-    assert_non_null(lent);
-    *lent = (struct lent){{&lent_ops, strdup(below->location)}, below};
-    assert_int_equal(store_fault_new(&lent->base, plan, &fault), 0);
-    return fault;
-}
-
 /* One publish whose Nth call fails. False when there was no Nth call. */
 static bool publish_with_fault(struct world *w, const struct store_fault_plan *plan)
 {
