@@ -52,6 +52,8 @@ struct publish_xattrs {
 /* ---- the whole --------------------------------------------------------------------------------
  */
 
+struct linking; /* publish-link.h */
+
 struct publish {
     struct catalogue *catalogue;
     struct store *store;
@@ -70,6 +72,8 @@ struct publish {
     struct log_reader *known;   /* owned; what an earlier publish knew; may be NULL */
     uint16_t *known_packs;      /* owned; LOG_PACKS rows: a log's pack number to ours */
     struct log_writer *journal; /* owned; NULL: no local state, or it failed */
+
+    struct linking *linking; /* owned; NULL: files are copied */
 
     struct upload *upload; /* owned; NULL until it has begun */
     bool resumed;

@@ -141,6 +141,8 @@ static int load_version(struct publish *p, uint32_t version, struct version_info
 
 static void count_base(struct publish *p, const struct manifest *m)
 {
+    if (m->linked)
+        return; /* nothing of it is stored */
     p->base_bytes = m->size_bytes;
     for (uint32_t i = 0; i < m->pack_count; i++)
         p->base_used += m->packs[i].used_blocks * PACK_BLOCK;

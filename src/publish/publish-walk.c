@@ -9,6 +9,7 @@
  * Does not open files (but for .gridignore), and decides nothing about packs.
  */
 #include "publish/publish-known.h"
+#include "publish/publish-link.h"
 
 #include <stdio.h>
 
@@ -282,6 +283,18 @@ static int merge_known(struct walk *w, struct err *err)
     return r < 0 ? say(w, r, "cannot look up what is known of", err) : 0;
 }
 
+static int link_files(struct walk *w, struct err *err)
+{
+    int r = upload_heartbeat(w->p->upload, err);
+
+    for (size_t i = 0; r == 0 && i < w->sorted.count; i++) {
+        struct tree_node *n = tree_node(w->p->tree, w->first + (uint32_t)i);
+        if (n->type == TREE_FILE)
+            r = linking_add(w->p->linking, n, kept_entry(w, i), err);
+    }
+    return r;
+}
+
 static void count_files(struct walk *w)
 {
     struct publish *p = w->p;
@@ -388,7 +401,7 @@ static int walk_directory(struct walk *w, uint32_t node, struct err *err)
         return say(w, r, "cannot list", err);
     r = add_to_tree(w, node, err);
     if (r == 0)
-        r = merge_known(w, err);
+        r = w->p->linking ? link_files(w, err) : merge_known(w, err);
     if (r == 0)
         count_files(w);
     return r;

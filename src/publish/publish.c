@@ -10,6 +10,7 @@
  * resumed; without local state nothing could resume it, so it is aborted.
  */
 #include "publish/publish-internal.h"
+#include "publish/publish-link.h"
 #include "publish/publish-state.h"
 
 #include "base/name.h"
@@ -153,7 +154,7 @@ static int open_state(struct publish *p, struct err *err)
     struct log_identity id;
     bool use = false;
 
-    if (!p->o->state_dir)
+    if (!p->o->state_dir || p->o->linked)
         return 0;
     identity_fill(p, &id);
     int r = state_open(p->o->state_dir, &id, &p->state, err);
@@ -282,7 +283,8 @@ static int begin(struct publish *p, struct err *err)
     struct upload_terms terms = {.name = p->o->name,
                                  .owner = p->o->owner,
                                  .host = p->o->host,
-                                 .source = p->source->location};
+                                 .source = p->source->location,
+                                 .linked = p->o->linked};
     int r = p->upload ? 0 : upload_begin(p->catalogue, &terms, &p->upload, err);
 
     if (r == 0) {
@@ -292,6 +294,34 @@ static int begin(struct publish *p, struct err *err)
     return r;
 }
 
+/* A source that is a bucket has been listed when it was opened: what could go wrong with it has
+ * gone wrong by now. So the upload begins first, and the tables are written while the tree grows.
+ */
+static int link_all(struct publish *p, struct err *err)
+{
+    int r = tree_new(&p->tree);
+
+    if (r < 0)
+        return err_fail(err, r, "out of memory");
+    r = linking_new(p, &p->linking, err);
+    if (r == 0)
+        r = begin(p, err);
+    if (r == 0)
+        r = publish_walk(p, err);
+    if (r == 0)
+        r = linking_finish(p->linking, err);
+    return r;
+}
+
+static int copy_all(struct publish *p, struct err *err)
+{
+    int r = walk(p, err);
+
+    if (r == 0)
+        r = begin(p, err);
+    return r < 0 ? r : publish_store_files(p, err);
+}
+
 static int run(struct publish *p, struct err *err)
 {
     int r = check_owner(p, err);
@@ -299,11 +329,7 @@ static int run(struct publish *p, struct err *err)
     if (r == 0)
         r = open_state(p, err);
     if (r == 0)
-        r = walk(p, err);
-    if (r == 0)
-        r = begin(p, err);
-    if (r == 0)
-        r = publish_store_files(p, err);
+        r = p->o->linked ? link_all(p, err) : copy_all(p, err);
     if (r == 0)
         r = publish_finish(p, err);
     if (r == 0)
@@ -321,6 +347,7 @@ static void release(struct publish *p)
     log_reader_free(p->known);
     free(p->known_packs);
     log_writer_free(p->journal);
+    linking_free(p->linking);
     upload_free(p->upload);
     state_close(p->state);
 }

@@ -9,6 +9,9 @@
  *
  * Memory is bounded: PUBLISH_MEMORY plus 64 bytes a file, whatever the sizes. No file data is
  * staged on disk. Interrupted at any point, nothing is visible; the same call, or resume, goes on.
+ * A linked version (o->linked) is walked only, and its tables of links are written meanwhile; an
+ * interrupted one is given up: the next begins anew, and costs no more.
+ *
  * docs/publish.md has the rules of packing, reuse and local state, with their reasons.
  */
 #ifndef PUBLISH_PUBLISH_H
@@ -47,12 +50,14 @@ struct publish_options {
     const char *name;
     const char *owner;
     const char *host;
-    const char *state_dir;  /* local state; NULL: none is kept or used */
-    bool append;            /* the name may belong to somebody else */
-    bool exclude_private;   /* leave files out that are not readable by all */
-    bool trust_mtime;       /* use local state although inodes are not stable */
-    unsigned workers;       /* reading threads; 0: one per CPU, at most 8 */
-    uint64_t pack_size_min; /* bytes; 0: 64 MiB. For tests */
+    const char *state_dir;      /* local state; NULL: none is kept or used */
+    bool append;                /* the name may belong to somebody else */
+    bool exclude_private;       /* leave files out that are not readable by all */
+    bool trust_mtime;           /* use local state although inodes are not stable */
+    bool linked;                /* copy nothing: pin the objects of a bucket where they are */
+    unsigned workers;           /* reading threads; 0: one per CPU, at most 8 */
+    uint64_t pack_size_min;     /* bytes; 0: 64 MiB. For tests */
+    uint64_t linked_blocks_max; /* of a linked device; 0: as many as can be. For tests */
     /* Called from one thread, a few times a second and at the end of each phase. May be NULL. */
     void (*progress)(void *ctx, const struct publish_progress *p);
     /* Called from one thread at a time, as things are found. `path` is below the source's root. */
