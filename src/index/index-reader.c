@@ -261,6 +261,11 @@ uint64_t index_flat_size(const struct index *x)
     return x->flat_size;
 }
 
+bool index_is_wide(const struct index *x)
+{
+    return x->wide;
+}
+
 uint64_t index_inode_count(const struct index *x)
 {
     return x->inodes;

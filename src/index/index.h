@@ -79,6 +79,7 @@ uint64_t index_device_blocks(const struct index *x, uint32_t id); /* id from 1 *
 struct digest index_device_digest(const struct index *x, uint32_t id);
 uint64_t index_device_start(const struct index *x, uint32_t id); /* unified, bytes */
 uint64_t index_flat_size(const struct index *x);                 /* bytes of the flat image */
+bool index_is_wide(const struct index *x);                       /* the 48-bit layout */
 uint64_t index_inode_count(const struct index *x);               /* as the superblock says */
 
 enum index_type {

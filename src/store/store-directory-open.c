@@ -58,6 +58,17 @@ enum store_sharing store_directory_sharing(uint64_t fs_type, const char **ret_na
     return sharing;
 }
 
+bool store_directory_is_disk(uint64_t fs_type)
+{
+    static const uint32_t disks[] = {0x0000ef53, 0x58465342, 0x9123683e, 0xf2f52010, 0xca451a4e};
+
+    for (size_t i = 0; i < sizeof disks / sizeof *disks; i++) {
+        if (disks[i] == (uint32_t)fs_type)
+            return true;
+    }
+    return false;
+}
+
 /* The file system decides; whether link(2) does what it must is not for a library to try. */
 int store_directory_probe(struct store *s, struct store_probe *ret, struct err *err)
 {

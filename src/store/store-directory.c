@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 /* How often a directory that vanishes under us is made again. Nobody of ours removes directories,
  * so more than once means that somebody works against us. */
@@ -221,6 +222,26 @@ static int directory_get(struct store *s, const char *key, uint64_t offset, void
     return 0;
 }
 
+static int directory_open_local(struct store *s, const char *key, int *ret_fd)
+{
+    AUTO(close_fd) int fd = open_quickly(directory_of(s), key);
+    struct statfs fs;
+    struct stat st;
+
+    if (fd < 0 && fd != -ENOENT)
+        fd = open_slowly(directory_of(s), key);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return -EPROTO;
+    if (!store_directory_is_disk((uint64_t)fs.f_type))
+        return -EOPNOTSUPP;
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
 static int directory_remove(struct store *s, const char *key)
 {
     struct store_directory *d = directory_of(s);
@@ -281,6 +302,7 @@ const struct store_ops store_directory_ops = {
     .upload_commit = store_directory_upload_commit,
     .upload_abort = store_directory_upload_abort,
     .space = directory_space,
+    .open_local = directory_open_local,
     .probe = store_directory_probe,
     .close = directory_close,
 };

@@ -37,6 +37,11 @@ enum store_sharing store_directory_sharing(uint64_t fs_type, const char **ret_na
 /* Directories whose entries are known to be on disk all the way up: a lookup table, not a list. */
 #define STORE_DURABLE_SLOTS 256u
 
+/* Whether files of this file system lie on a local disk and in the page cache, as ext4's do: not
+ * those of memory (no pages of a file), of layers (the kernel's EROFS refuses some), of a network.
+ */
+bool store_directory_is_disk(uint64_t fs_type);
+
 struct store_directory {
     struct store base;
     int root_fd;

@@ -179,6 +179,11 @@ static int retry_upload(struct store *s, const char *key, struct store_upload **
     return store_upload(retry_of(s)->below, key, ret);
 }
 
+static int retry_open_local(struct store *s, const char *key, int *ret_fd)
+{
+    return store_open_local(retry_of(s)->below, key, ret_fd);
+}
+
 static int retry_space(struct store *s, struct store_space *ret)
 {
     return store_space(retry_of(s)->below, ret);
@@ -204,6 +209,7 @@ static const struct store_ops retry_ops = {
     .remove = retry_remove,
     .upload = retry_upload, /* no other upload verbs: no upload is of this store */
     .space = retry_space,
+    .open_local = retry_open_local,
     .probe = retry_probe,
     .close = retry_close,
 };

@@ -244,6 +244,13 @@ int store_space(struct store *s, struct store_space *ret)
     return s->ops->space(s, ret);
 }
 
+int store_open_local(struct store *s, const char *key, int *ret_fd)
+{
+    if (!store_key_is_valid(key))
+        return -EINVAL;
+    return s->ops->open_local ? s->ops->open_local(s, key, ret_fd) : -EOPNOTSUPP;
+}
+
 int store_probe(struct store *s, struct store_probe *ret, struct err *err)
 {
     struct store_probe none = {.versioning = -1, .lifecycle = -1, .replication = -1};

@@ -110,6 +110,9 @@ struct store_ops {
     void (*upload_abort)(struct store_upload *u);
 
     int (*space)(struct store *s, struct store_space *ret);
+    /* A read-only descriptor of the object as a file on a disk of this machine, of a kind whose
+     * pages the kernel's EROFS can read. May be NULL. */
+    int (*open_local)(struct store *s, const char *key, int *ret_fd);
     /* NULL: nothing has to be tried out. */
     int (*probe)(struct store *s, struct store_probe *ret, struct err *err);
     /* The sentence behind the last failure with `code`; false if it has none. May be NULL. */
@@ -210,6 +213,9 @@ int store_upload_write(struct store_upload *u, const void *data, size_t size);
 int store_upload_commit(struct store_upload *u);
 void store_upload_abort(struct store_upload *u); /* NULL is fine */
 int store_space(struct store *s, struct store_space *ret);
+/* The object as a file that lies on a disk of this machine, for the kernel to read from. -EOPNOTSUPP
+ * if it lies elsewhere. */
+int store_open_local(struct store *s, const char *key, int *ret_fd);
 /* Try out what is assumed of a store that many write to (A1, A4). -EOPNOTSUPP with a sentence: it
  * does not keep it, and must not be written to. Some seconds; leaves nothing behind. */
 int store_probe(struct store *s, struct store_probe *ret, struct err *err);
