@@ -35,6 +35,7 @@ struct telling {
     const struct publish_options *options;
     struct opened *opened;
     uint64_t private_files, skipped, changed, xattrs;
+    uint64_t absolute, replaced, encodings;
     char named[NAMED_MAX][128];
     bool was_told; /* a sentence that explains the failure stands already */
 };
@@ -47,8 +48,11 @@ static void on_progress(void *ctx, const struct publish_progress *p)
                                          [PUBLISH_READ] = "Storing",
                                          [PUBLISH_INDEX] = "Writing the index",
                                          [PUBLISH_COMMIT] = "Committing"};
-    /* A file counts when it is done; of a large one, what was stored tells how far it is. */
-    uint64_t stored = p->bytes_stored < p->bytes_total ? p->bytes_stored : p->bytes_total;
+    /* A file counts when it is done; of a large one, what was stored tells how far it is. Of an
+     * archive what was taken of it tells. */
+    uint64_t stored = p->is_stream                       ? 0
+                      : p->bytes_stored < p->bytes_total ? p->bytes_stored
+                                                         : p->bytes_total;
     struct progress line = {.phase = phases[p->phase],
                             .files = p->files_done,
                             .files_total = p->files_total,
@@ -82,6 +86,18 @@ static void on_notice(void *ctx, enum publish_notice_kind kind, const char *path
         break;
     case PUBLISH_NOTICE_RESUMED:
         say("continuing the interrupted upload of %s:%s", t->options->name, path);
+        break;
+    case PUBLISH_NOTICE_ABSOLUTE:
+        if (t->absolute++ < NAMED_MAX)
+            say("%s is unpacked without the '/' that its path begins with", path);
+        break;
+    case PUBLISH_NOTICE_REPLACED:
+        if (t->replaced++ < NAMED_MAX)
+            say("%s is in the archive more than once: the last one counts", path);
+        break;
+    case PUBLISH_NOTICE_ENCODING:
+        if (t->encodings++ < NAMED_MAX)
+            say("the name of %s is no UTF-8: its bytes are kept", path);
         break;
     }
 }
@@ -186,12 +202,6 @@ int publish_and_tell(struct cli *cli, struct opened *o, struct source *source,
 
 /* ---- the words ---- */
 
-static bool is_remote(const char *source)
-{
-    return strncmp(source, "s3://", 5) == 0 || strncmp(source, "http://", 7) == 0 ||
-           strncmp(source, "https://", 8) == 0;
-}
-
 static int choose_source(const struct args *args, const char **ret)
 {
     const char *old = args_text(args, "--source");
@@ -203,10 +213,6 @@ static int choose_source(const struct args *args, const char **ret)
         return say_usage(args->command, "SOURCE is given twice: as an argument and by --source");
     if (old)
         say("--source is deprecated: 'grid datastore create %s'", source);
-    if (is_remote(source))
-        return say_failed("%s sources are not supported by this version of grid; give a directory "
-                          "instead of %s",
-                          source[0] == 's' ? "S3" : "HTTP", source);
     if (args_flag(args, "--no-copy"))
         return say_failed("--no-copy is for S3 sources, which are not supported by this version of "
                           "grid; a directory is always copied");
@@ -220,7 +226,7 @@ static int choose_name(const struct args *args, const char *location,
     const char *given = args_text(args, "--name");
 
     if (!given) {
-        if (name_derive(location, false, ret))
+        if (name_derive(location, source_is_url(location), ret))
             return CLI_DONE;
         return say_usage(args->command, "no name can be made of '%s': give one with --name",
                          location);
@@ -265,7 +271,7 @@ int cmd_create(struct cli *cli, const struct args *args)
     int code = choose_source(args, &path);
     if (code != CLI_DONE)
         return code;
-    int r = source_directory_open(path, &source, &err);
+    int r = source_choose(cli, path, &source, &err);
     if (r < 0)
         return say_err(&err, r);
     code = choose_name(args, source->location, name);

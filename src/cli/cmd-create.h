@@ -9,6 +9,12 @@
 
 #include "publish/publish.h"
 
+/* create-source.c */
+bool source_is_url(const char *text);    /* http:// or https:// */
+bool source_is_bucket(const char *text); /* s3:// */
+/* Opens the source that `text` names, whichever kind it is. */
+int source_choose(struct cli *cli, const char *text, struct source **ret, struct err *err);
+
 /* `options` has name and what the user chose; the rest is filled in. Gives an exit code, after a
  * sentence or the result. */
 int publish_and_tell(struct cli *cli, struct opened *o, struct source *source,

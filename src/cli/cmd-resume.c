@@ -72,7 +72,7 @@ static int resume_one(struct cli *cli, const struct publish_pending *p, bool jso
     AUTO(opened_release) struct opened o = {0};
     AUTO(source_close) struct source *source = NULL;
     struct err err = ERR_INIT;
-    int r = source_directory_open(p->source, &source, &err);
+    int r = source_choose(cli, p->source, &source, &err);
 
     if (r < 0) {
         err_prefix(&err, r, "cannot continue %s:%u", p->name, p->version);

@@ -133,6 +133,10 @@ int publish_recheck_reuse(struct publish *p, struct err *err);
 /* publish-read.c, publish-write.c: everything that is pending is read and stored. */
 int publish_store_files(struct publish *p, struct err *err);
 
+/* publish-stream.c: for a source that is a stream, instead of walking and storing files. */
+void publish_expect_stream(struct publish *p); /* what is known of it before it comes */
+int publish_store_stream(struct publish *p, struct err *err);
+
 /* publish-finish.c */
 int publish_finish(struct publish *p, struct err *err);
 

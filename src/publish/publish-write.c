@@ -6,25 +6,19 @@
  * It runs in the thread that called publish_run(), so that notices and progress come from there.
  * What it finds changed beyond what was planned stays pending and is planned once more.
  */
-#include "publish/publish-dedup.h"
-#include "publish/publish-making.h"
 #include "publish/publish-pipe.h"
-#include "publish/publish-shelf.h"
+#include "publish/publish-place.h"
 
 #include <stdio.h>
 
 #define PASSES_MAX 4u /* files that change their size under us get so many chances */
 /* Known blobs that are remembered: what 64 MiB hold, or one per file of a larger tree. */
 #define BLOBS_LEAST (UINT64_C(3) << 20)
-/* Leaf tables are read for deduplication as long as that is less than what is to be read. */
-#define TABLES_LEAST (UINT64_C(64) << 20)
 
 struct writer {
     struct publish *p;
     struct pipe *pipe;
-    struct making *making;
-    struct shelf *shelf;
-    struct dedup *dedup;
+    struct placer *placer;
     uint64_t deferred;
     char deferred_name[512]; /* one of them, for the sentence */
     /* the large file whose pieces come in: */
@@ -33,101 +27,19 @@ struct writer {
     struct publish_xattrs large_xattrs;
 };
 
-/* ---- what is known already --------------------------------------------------------------------
- */
-
-struct filling {
-    struct writer *w;
-    uint16_t pack;
-};
-
-static int remember(void *ctx, const struct shelf_blob *blob)
-{
-    const struct filling *f = ctx;
-
-    return dedup_add(f->w->dedup, &blob->id,
-                     (struct dedup_place){.block = (uint32_t)blob->block, .pack = f->pack});
-}
-
-/* Newest packs first: what is published again was most likely there the last time. */
-static int fill_dedup(struct writer *w, struct err *err)
-{
-    struct publish *p = w->p;
-    uint64_t budget = p->pending_bytes + TABLES_LEAST;
-
-    for (size_t i = p->packs.count; i > 0; i--) {
-        const struct publish_pack *pack = &p->packs.at[i - 1];
-        struct filling f = {w, (uint16_t)(i - 1)};
-        if (pack->state != PACK_USABLE || shelf_table_size(&pack->ref) > budget)
-            continue;
-        budget -= shelf_table_size(&pack->ref);
-        int r = shelf_each_blob(w->shelf, &pack->ref, remember, &f);
-        if (r == -ENOMEM)
-            return err_fail(err, r, "out of memory");
-        /* Whatever else is wrong with it: its contents are stored anew. */
-        if (publish_interrupted(p))
-            return err_fail(err, -ECANCELED, "interrupted");
-    }
-    return 0;
-}
-
-static bool leaf_matches(struct writer *w, uint16_t number, uint64_t block,
-                         const struct pack_leaf *leaf, uint32_t *ret_number)
-{
-    struct pack_leaf_at at;
-    int r = making_has_leaf(w->making, number, block, leaf, ret_number);
-
-    if (r != -ENOENT)
-        return r == 1;
-    if (shelf_leaf(w->shelf, &w->p->packs.at[number].ref, block, &at) < 0)
-        return false;
-    *ret_number = (uint32_t)at.number;
-    return at.block == block && at.leaf.length == leaf->length &&
-           digest_equal(&at.leaf.digest, &leaf->digest);
-}
-
-/* Eight bytes of a digest only suggest that it is the same; all leaves decide. */
-static bool find_known(struct writer *w, const struct batch *b, const struct batch_item *it,
-                       struct tree_chunk *ret)
-{
-    struct dedup_place place;
-    uint32_t first = 0, number;
-
-    if (!dedup_find(w->dedup, &it->id, &place))
-        return false;
-    uint64_t block = place.block;
-    for (size_t i = 0; i < it->leaf_count; i++) {
-        const struct pack_leaf *leaf = &b->leaves[it->leaf + i];
-        if (!leaf_matches(w, place.pack, block, leaf, &number))
-            return false;
-        if (i == 0)
-            first = number;
-        block += pack_blocks(leaf->length);
-    }
-    *ret = (struct tree_chunk){.block = place.block, .leaf = first, .pack = place.pack};
-    if (w->p->packs.at[place.pack].state == PACK_USABLE) /* a new one is named when it is closed */
-        publish_journal_pack(w->p, place.pack);
-    return true;
-}
-
 /* ---- items ------------------------------------------------------------------------------------
  */
 
 static int place_data(struct writer *w, const struct batch *b, const struct batch_item *it,
                       struct tree_chunk *ret, struct err *err)
 {
-    size_t size = (size_t)(pack_blocks(it->size) * PACK_BLOCK);
+    struct placer_blob blob = {.leaves = &b->leaves[it->leaf],
+                               .leaf_count = it->leaf_count,
+                               .data = b->data + it->offset,
+                               .size = it->size,
+                               .id = &it->id};
 
-    if (find_known(w, b, it, ret))
-        return 0;
-    int r = making_room(w->making, size, it->leaf_count, err);
-    if (r == 0)
-        r = making_add(w->making, &b->leaves[it->leaf], it->leaf_count, b->data + it->offset, size,
-                       ret, err);
-    if (r < 0)
-        return r;
-    r = dedup_add(w->dedup, &it->id, (struct dedup_place){.block = ret->block, .pack = ret->pack});
-    return r < 0 ? err_fail(err, r, "out of memory") : 0;
+    return placer_place(w->placer, &blob, ret, err);
 }
 
 /* The table of chunks grows while further pieces are planned. */
@@ -331,7 +243,7 @@ static int write_batch(struct writer *w, struct batch *b, struct err *err)
             return r;
     }
     set_nodes(w, b);
-    return making_flush(w->making, err); /* before the batch's memory is used again */
+    return placer_flush(w->placer, err); /* before the batch's memory is used again */
 }
 
 /* ---- passes -----------------------------------------------------------------------------------
@@ -371,14 +283,7 @@ static int write_all(struct writer *w, struct err *err)
     struct publish *p = w->p;
     uint64_t nodes = tree_node_count(p->tree);
 
-    int r = making_start(p, &w->making);
-    if (r == 0)
-        r = shelf_new(p->store, &w->shelf);
-    if (r == 0)
-        r = dedup_new(nodes > BLOBS_LEAST ? nodes : BLOBS_LEAST, &w->dedup);
-    if (r < 0)
-        return err_fail(err, r, "cannot start writing: %s", strerror(-r));
-    r = fill_dedup(w, err);
+    int r = placer_start(p, nodes > BLOBS_LEAST ? nodes : BLOBS_LEAST, &w->placer, err);
     w->deferred = p->pending_files;
     for (unsigned i = 0; r == 0 && w->deferred > 0; i++) {
         if (i == PASSES_MAX)
@@ -386,7 +291,7 @@ static int write_all(struct writer *w, struct err *err)
                             p->source->location, w->deferred_name);
         r = pass(w, err);
     }
-    return r < 0 ? r : making_finish(w->making, err);
+    return r < 0 ? r : placer_finish(w->placer, err);
 }
 
 int publish_store_files(struct publish *p, struct err *err)
@@ -397,9 +302,7 @@ int publish_store_files(struct publish *p, struct err *err)
     p->progress.phase = PUBLISH_READ;
     publish_tell(p, true);
     int r = p->pending_files > 0 ? write_all(&w, err) : 0;
-    making_free(w.making);
-    shelf_free(w.shelf);
-    dedup_free(w.dedup);
+    placer_free(w.placer);
     if (r == 0)
         publish_tell(p, true);
     return r;

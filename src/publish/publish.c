@@ -264,7 +264,9 @@ static int walk(struct publish *p, struct err *err)
         r = tree_new(&p->tree);
     if (r == 0 && p->state && state_write(p->state, &p->journal) < 0)
         p->journal = NULL; /* as in begin_journal() */
-    if (r == 0)
+    if (r == 0 && p->source->stream)
+        publish_expect_stream(p);
+    else if (r == 0)
         r = publish_walk(p, err);
     if (r < 0)
         return r;
@@ -319,7 +321,9 @@ static int copy_all(struct publish *p, struct err *err)
 
     if (r == 0)
         r = begin(p, err);
-    return r < 0 ? r : publish_store_files(p, err);
+    if (r < 0)
+        return r;
+    return p->source->stream ? publish_store_stream(p, err) : publish_store_files(p, err);
 }
 
 static int run(struct publish *p, struct err *err)

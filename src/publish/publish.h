@@ -36,6 +36,7 @@ struct publish_progress {
     uint64_t files_done, files_total;
     uint64_t bytes_done, bytes_total;
     uint64_t bytes_stored; /* written to packs */
+    bool is_stream;        /* bytes are those of the archive; files_total is 0 until the end */
 };
 
 enum publish_notice_kind {
@@ -44,6 +45,10 @@ enum publish_notice_kind {
     PUBLISH_NOTICE_CHANGED, /* changed while it was read, read again */
     PUBLISH_NOTICE_XATTR,   /* attributes too large, left out */
     PUBLISH_NOTICE_RESUMED, /* an earlier upload is continued; path: its version number */
+    /* of streams: */
+    PUBLISH_NOTICE_ABSOLUTE, /* its path began with '/', and counts without it */
+    PUBLISH_NOTICE_REPLACED, /* it came twice: the later one counts */
+    PUBLISH_NOTICE_ENCODING, /* its name is no UTF-8; the bytes are kept */
 };
 
 struct publish_options {

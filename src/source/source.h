@@ -75,6 +75,8 @@ struct source;
 struct source_dir;  /* an opened directory */
 struct source_file; /* an opened file */
 
+typedef int source_skipped_fn(void *ctx, const char *path, const char *why);
+
 struct source_ops {
     /* Open a directory by its path below the root, "" for the root itself. No component may be a
      * symbolic link (-ELOOP; -ENOTDIR for the last one) or lead out of the root. */
@@ -92,21 +94,91 @@ struct source_ops {
     void (*close_file)(struct source_file *f);
     int (*file_stat)(struct source_file *f, struct source_stat *ret);
     int (*file_xattrs)(struct source_file *f, struct buf *b);
-    /* Exactly as pread(2), but whole: fewer than `size` only at the end of the file. */
+    /* Exactly as pread(2), but whole: fewer than `size` only at the end of the file. -ESTALE: it
+     * changed; opened again, it is what it is now. */
     ssize_t (*read)(struct source_file *f, void *data, size_t size, uint64_t offset);
     /* First byte at or behind `offset` that is not in a hole; the file's size if there is none. */
     int (*next_data)(struct source_file *f, uint64_t offset, uint64_t *ret);
 
-    /* Where the objects are; NULL, or it gives NULL: it is no bucket. */
+    /* The rest may be NULL. */
+    /* Where the objects are; it may give NULL: it is no bucket. */
     const struct source_bucket *(*bucket)(struct source *s);
+    /* The file will soon be read from `offset` on: get it on its way. True: tell more. */
+    bool (*will_read)(struct source *s, const char *path, const char *name, uint64_t offset);
+    /* What cannot be a file, in order, with the reason; `fn` gives 0 to go on. */
+    int (*each_skipped)(struct source *s, source_skipped_fn *fn, void *ctx);
+    /* A sentence on the failure `code` that was met last, if there is a better one than errno's. */
+    bool (*explain)(struct source *s, int code, char *ret, size_t size);
 
     void (*close)(struct source *s);
+};
+
+/* ---- streams ----------------------------------------------------------------------------------
+ *
+ * A source that is no tree but a stream: entries in an order of its own, each with its data, once.
+ * `source.stream` is set then, and of source_ops only `close` is.
+ *
+ * A part is what is handed over at once: some entries whole, or a piece of a large file. Workers
+ * take parts one at a time, in order (next), and finish them at the same time (fill).
+ */
+
+#define SOURCE_PIECE      (8u << 20) /* a file larger than this comes in pieces of this size */
+#define SOURCE_PART_ITEMS 1024u
+#define SOURCE_PART_BYTES (4u << 20)   /* of small files in a part, about */
+#define SOURCE_PART_ROOM  SOURCE_PIECE /* of part.data */
+#define SOURCE_PART_ALIGN 512u         /* where each file's data starts in part.data */
+#define SOURCE_PART_TEXTS (16u << 20)  /* bytes of all names of a part */
+#define SOURCE_PATH_MAX   4096u
+
+/* One entry, or one piece of a large file. Texts are places in part.texts. Nothing of it is checked
+ * or made safe: a path may say anything. */
+struct source_item {
+    size_t path, path_size;
+    size_t target, target_size; /* of a symbolic or hard link */
+    size_t xattrs, xattrs_size; /* in tree_set_xattrs()'s form */
+    struct source_stat stat;    /* type, mode, mtime; size if `sized` */
+    bool is_hard_link;          /* a further name of the file `target` */
+    bool xattrs_dropped;        /* too large */
+    bool unique;                /* a second entry of that name is an error; else the last counts */
+    bool sized;                 /* the file's size is known when its first piece comes */
+    bool first, last;           /* of the file's pieces */
+    bool hole;                  /* zero bytes, of which none is in part.data */
+    uint64_t file;              /* the same number in all pieces of a file; pieces come in order */
+    uint64_t size;              /* of this piece */
+    size_t data;                /* its place in part.data */
+};
+
+struct source_part {
+    struct source_item *items; /* room for SOURCE_PART_ITEMS */
+    size_t count;
+    struct buf texts;
+    uint8_t *data; /* SOURCE_PART_ROOM */
+    size_t data_size;
+};
+
+struct source_worker; /* what one thread needs */
+
+struct source_stream_ops {
+    int (*worker_new)(struct source *s, struct source_worker **ret);
+    void (*worker_free)(struct source *s, struct source_worker *w);
+    /* The next part: 1, 0 at the end, or an error. One thread at a time. The caller has emptied
+     * `part`. */
+    int (*next)(struct source *s, struct source_worker *w, struct source_part *part,
+                struct err *err);
+    /* Complete the part that `next` gave to this worker last. Any number of threads at once. */
+    int (*fill)(struct source *s, struct source_worker *w, struct source_part *part,
+                struct err *err);
+    /* Bytes of the archive that were taken, and of all of it (0: not known). Any thread. */
+    void (*progress)(struct source *s, uint64_t *ret_done, uint64_t *ret_total);
+    /* Whoever waits in `next` or `fill` comes back soon with -ECANCELED. Any thread. */
+    void (*stop)(struct source *s);
 };
 
 /* Implementations embed these first. */
 struct source {
     const struct source_ops *ops;
-    char *location;     /* owned; absolute, as records show it */
+    const struct source_stream_ops *stream; /* NULL: a tree */
+    char *location;                         /* owned; absolute, as records show it */
     bool inodes_stable; /* inode numbers and ctimes identify content (local file systems) */
 };
 struct source_dir {
@@ -142,6 +214,7 @@ struct source_s3_options {
     const char *endpoint, *region, *profile, *ca_file;
     const char *addressing; /* "auto", "path", "virtual" */
     const char *role_arn, *external_id;
+    bool pins; /* listings have pins, with version ids where the bucket has versions */
     /* Called from one thread, a few times a second while it lists. May be NULL. */
     void (*progress)(void *ctx, uint64_t files, uint64_t bytes);
     void *ctx;
@@ -149,9 +222,20 @@ struct source_s3_options {
 };
 int source_s3_open(const char *location, const struct source_s3_options *options,
                    struct source **ret, struct err *err);
+/* What source.terms says; `text` is changed, and borrowed by `o`. */
+void source_s3_parse_terms(char *text, struct source_s3_options *o);
 
 /* NULL: it is no bucket. Valid until the source is closed. */
 const struct source_bucket *source_bucket(struct source *s);
+
+bool source_will_read(struct source *s, const char *path, const char *name, uint64_t offset);
+/* Does source_will_read() do anything? */
+static inline bool source_reads_ahead(const struct source *s)
+{
+    return s->ops->will_read != NULL;
+}
+int source_each_skipped(struct source *s, source_skipped_fn *fn, void *ctx);
+bool source_explain(struct source *s, int code, char *ret, size_t size);
 
 void source_close(struct source *s);
 AUTO_FREE_FUNC(struct source, source_close);
