@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making room. One thread of one process at a time walks all cells twice: it counts what is there
+ * (which puts the account right) and how long each segment was not used, then takes the oldest away
+ * until there is room. Memory does not grow with the cache: ages are counted in classes.
+ *
+ * What this process saw used since it opened the cache is *protected* (cache.h says why): of that
+ * goes one byte for each CACHE_ADMIT that were refused, and whatever a filling disk asks for.
+ *
+ * Nobody is locked out meanwhile. The generation of a segment grows before and after its marks are
+ * cleared and its hole is punched, and the marks are cleared again behind that: a reader compares
+ * generations around its read, a writer behind its marks. A file that was ever pinned loses no
+ * bytes, only its name.
+ */
+#include "cache/cache-internal.h"
+
+#include "base/file.h"
+#include "base/le.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Room that is made: to this share below the limit, and for the largest write that was refused. */
+#define ROOM_SHARE 8u
+/* A pass that could not make it is not repeated sooner. */
+#define AGAIN_MS 1000
+/* Longer than this nothing is protected. */
+#define PROTECT_S (24u * 3600u)
+/* Half-made cells of dead processes. */
+#define TEMP_AGE_S 3600
+/* Heads looked at in one read: those of 4 GiB. */
+#define HEADS_AT_ONCE 4096u
+/* Ages fall into classes, four to an octave: 32 octaves are 136 years. */
+#define CLASSES 132u
+
+static unsigned age_class(uint32_t clock, uint32_t now)
+{
+    uint32_t age = clock < now ? now - clock : 0;
+
+    if (age < 4)
+        return age;
+    unsigned octave = 31u - (unsigned)__builtin_clz(age);
+    return octave * 4u - 4u + ((age >> (octave - 2u)) & 3u);
+}
+
+struct pass {
+    struct cache *c;
+    uint32_t now, protect_from;
+    /* what was counted */
+    uint64_t used, objects;
+    uint64_t class_bytes[CLASSES];
+    /* what is to be done */
+    bool evicting, everything;
+    unsigned class_min;            /* this age and older ones go */
+    uint64_t goal, protected_goal; /* bytes that still have to go; of them, protected ones */
+    uint64_t freed, protected_freed;
+    bool stopped;
+};
+
+/* ---- one cell ---- */
+
+struct victim {
+    struct cell cell;
+    struct cell_header header;
+    struct cell_shape shape;
+    uint64_t bytes; /* on the disk */
+    int shard_fd;
+    const char *name;
+};
+
+static uint64_t disk_bytes(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+/* The lock that a pin holds shared. Its own open file, so that it excludes pins of this process
+ * too. It goes with the descriptor. */
+static bool is_pinned(int fd)
+{
+    struct flock l = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CELL_PIN_OFFSET, .l_len = 1};
+
+    return fcntl(fd, F_OFD_SETLK, &l) < 0 && (errno == EAGAIN || errno == EACCES);
+}
+
+/* Heads [first, first + count): nothing there, and whoever was at it notices. */
+static int reset_heads(const struct cell *cell, const struct cell_shape *s, uint64_t first,
+                       size_t count)
+{
+    uint8_t data[HEADS_AT_ONCE * CELL_HEAD_SIZE];
+    size_t size = count * CELL_HEAD_SIZE;
+    off_t at = (off_t)(s->heads + first * CELL_HEAD_SIZE);
+    ssize_t n = file_pread(cell->fd, data, size, at);
+
+    if (n != (ssize_t)size)
+        return n < 0 ? (int)n : -EPROTO;
+    for (size_t i = 0; i < count; i++) {
+        le32_put(data + i * CELL_HEAD_SIZE, 0);
+        le32_put(data + i * CELL_HEAD_SIZE + 4, le32_get(data + i * CELL_HEAD_SIZE + 4) + 1);
+    }
+    return file_pwrite(cell->fd, data, size, at);
+}
+
+static int reset_all(const struct cell *cell, const struct cell_shape *s)
+{
+    int r = 0;
+
+    for (uint64_t i = 0; r == 0 && i < s->segments; i += HEADS_AT_ONCE) {
+        uint64_t n = s->segments - i < HEADS_AT_ONCE ? s->segments - i : HEADS_AT_ONCE;
+        r = reset_heads(cell, s, i, (size_t)n);
+    }
+    return r;
+}
+
+static int punch(const struct cell *cell, uint64_t from, uint64_t to)
+{
+    return fallocate(cell->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+                     (off_t)(to - from)) < 0
+               ? -errno
+               : 0;
+}
+
+static int evict_segment(const struct victim *v, uint64_t segment)
+{
+    const struct cell_shape *s = &v->shape;
+    uint64_t from = segment * CACHE_SEGMENT, to = from + CACHE_SEGMENT;
+    uint64_t first = from / CACHE_BLOCK, end = to / CACHE_BLOCK;
+
+    to = to < s->header ? to : s->header;
+    end = end < s->blocks ? end : s->blocks;
+    int r = reset_heads(&v->cell, s, segment, 1);
+    if (r == 0)
+        r = cell_mark(&v->cell, s, first, end, false);
+    if (r == 0)
+        r = punch(&v->cell, from, to);
+    if (r == 0)
+        r = reset_heads(&v->cell, s, segment, 1);
+    return r < 0 ? r : cell_mark(&v->cell, s, first, end, false);
+}
+
+/* All of it. Others may have it open for long: so its bytes go at once, unless a mount may stand on
+ * them. The name goes first, and whoever writes sees that. */
+static int remove_cell(const struct victim *v, uint64_t *ret_freed)
+{
+    if (unlinkat(v->shard_fd, v->name, 0) < 0)
+        return -errno;
+    *ret_freed = v->bytes;
+    if (!(v->header.flags & CELL_PINNED)) {
+        /* What fails here frees the space later, when the last descriptor is closed. */
+        (void)reset_all(&v->cell, &v->shape);
+        (void)cell_mark(&v->cell, &v->shape, 0, v->shape.blocks, false);
+        (void)punch(&v->cell, 0, v->shape.header);
+        (void)reset_all(&v->cell, &v->shape);
+    }
+    return 0;
+}
+
+static int victim_open(struct cache *c, int shard_fd, const char *name, struct victim *ret)
+{
+    struct victim v = {.shard_fd = shard_fd, .name = name, .cell = {.fd = -1}};
+    char hex[DIGEST_HEX_SIZE];
+    struct stat st;
+
+    AUTO(close_fd)
+    int fd = openat(shard_fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return errno == ELOOP ? -EPROTO : -errno;
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
+        return -EPROTO;
+    int r = cell_identify(fd, (uint64_t)st.st_size, &v.header, &v.shape);
+    if (r < 0)
+        return r;
+    digest_to_hex(&v.header.id, hex);
+    if (strcmp(hex, name) != 0)
+        return -EPROTO;
+    v.bytes = (uint64_t)st.st_blocks * 512;
+    v.cell.fd = take_fd(&fd);
+    *ret = v;
+    return 0;
+}
+
+int evict_file(struct cache *c, int shard_fd, const char *name, uint64_t *ret_freed)
+{
+    struct victim v;
+    int r = victim_open(c, shard_fd, name, &v);
+
+    if (r < 0)
+        return r;
+    AUTO(close_fd) int fd = v.cell.fd;
+    return is_pinned(fd) ? -EBUSY : remove_cell(&v, ret_freed);
+}
+
+/* ---- looking at the segments of a cell ---- */
+
+typedef int segment_fn(struct pass *p, struct victim *v, uint64_t segment, uint32_t clock);
+
+static int each_segment(struct pass *p, struct victim *v, segment_fn *fn)
+{
+    uint8_t data[HEADS_AT_ONCE * CELL_HEAD_SIZE];
+    int r = 0;
+
+    for (uint64_t first = 0; r == 0 && first < v->shape.segments; first += HEADS_AT_ONCE) {
+        uint64_t left = v->shape.segments - first;
+        size_t count = left < HEADS_AT_ONCE ? (size_t)left : HEADS_AT_ONCE;
+        ssize_t n = file_pread(v->cell.fd, data, count * CELL_HEAD_SIZE,
+                               (off_t)(v->shape.heads + first * CELL_HEAD_SIZE));
+        if (n != (ssize_t)(count * CELL_HEAD_SIZE))
+            return n < 0 ? (int)n : -EPROTO;
+        for (size_t i = 0; r == 0 && i < count; i++) {
+            uint32_t clock = le32_get(data + i * CELL_HEAD_SIZE);
+            if (clock)
+                r = fn(p, v, first + i, clock);
+        }
+    }
+    return r;
+}
+
+/* What a pass learns of a cell before it does anything. */
+struct segments {
+    uint64_t count, going; /* in use; that the pass would take */
+    uint32_t newest;
+};
+
+static bool is_protected(const struct pass *p, uint32_t clock)
+{
+    return clock >= p->protect_from && clock <= p->now;
+}
+
+static int survey(struct pass *p, const struct victim *v, struct segments *s)
+{
+    uint8_t data[HEADS_AT_ONCE * CELL_HEAD_SIZE];
+    uint64_t in_class[CLASSES] = {0};
+
+    for (uint64_t first = 0; first < v->shape.segments; first += HEADS_AT_ONCE) {
+        uint64_t left = v->shape.segments - first;
+        size_t count = left < HEADS_AT_ONCE ? (size_t)left : HEADS_AT_ONCE;
+        ssize_t n = file_pread(v->cell.fd, data, count * CELL_HEAD_SIZE,
+                               (off_t)(v->shape.heads + first * CELL_HEAD_SIZE));
+        if (n != (ssize_t)(count * CELL_HEAD_SIZE))
+            return n < 0 ? (int)n : -EPROTO;
+        for (size_t i = 0; i < count; i++) {
+            uint32_t clock = le32_get(data + i * CELL_HEAD_SIZE);
+            if (clock == 0)
+                continue;
+            if (clock > p->now) /* from a clock that was wrong: as old as can be */
+                clock = 1;
+            s->count++;
+            s->newest = clock > s->newest ? clock : s->newest;
+            unsigned class = age_class(clock, p->now);
+            in_class[class]++;
+            s->going += class >= p->class_min && !is_protected(p, clock);
+        }
+    }
+    for (unsigned i = 0; !p->evicting && s->count && i < CLASSES; i++)
+        p->class_bytes[i] += v->bytes / s->count * in_class[i];
+    return 0;
+}
+
+static int take_segment(struct pass *p, struct victim *v, uint64_t segment, uint32_t clock)
+{
+    clock = clock > p->now ? 1 : clock;
+    bool guarded = is_protected(p, clock);
+
+    if (p->goal == 0 || age_class(clock, p->now) < p->class_min ||
+        (guarded && p->protected_goal == 0))
+        return 0;
+    int r = evict_segment(v, segment);
+    if (r < 0)
+        return r;
+    uint64_t left = disk_bytes(v->cell.fd);
+    uint64_t freed = left < v->bytes ? v->bytes - left : 0;
+    v->bytes = left;
+    p->freed += freed;
+    p->goal = freed < p->goal ? p->goal - freed : 0;
+    if (guarded) {
+        p->protected_freed += freed;
+        p->protected_goal = freed < p->protected_goal ? p->protected_goal - freed : 0;
+    }
+    return 0;
+}
+
+static void taken(struct pass *p, uint64_t freed)
+{
+    p->freed += freed;
+    p->goal = freed < p->goal ? p->goal - freed : 0;
+    p->objects--;
+}
+
+/* Take from this cell what is to go: all at once, where that is all of it. */
+static int evict_from(struct pass *p, struct victim *v)
+{
+    struct segments s = {.count = 0};
+    uint64_t freed = 0;
+
+    if (is_pinned(v->cell.fd))
+        return 0;
+    int r = survey(p, v, &s);
+    if (r < 0)
+        return r;
+    if (p->everything || s.count == 0 || (s.going == s.count && v->bytes <= p->goal)) {
+        r = remove_cell(v, &freed);
+        if (r == 0)
+            taken(p, freed);
+        return r;
+    }
+    if (v->header.flags & CELL_PINNED) {
+        /* Only as a whole: when the last use of it is that old. */
+        if (s.going < s.count || p->goal == 0)
+            return 0;
+        r = remove_cell(v, &freed);
+        if (r == 0)
+            taken(p, freed);
+        return r;
+    }
+    r = each_segment(p, v, take_segment);
+    if (r == -EOPNOTSUPP && s.going == s.count) { /* no holes on this file system */
+        r = remove_cell(v, &freed);
+        if (r == 0)
+            taken(p, freed);
+    }
+    return r == -EOPNOTSUPP ? 0 : r;
+}
+
+/* ---- walking ---- */
+
+static int visit(struct pass *p, int shard_fd, const char *name)
+{
+    struct victim v;
+    struct segments s = {.count = 0};
+    int r = victim_open(p->c, shard_fd, name, &v);
+
+    if (r == -EPROTO) { /* no cell: nobody can use it */
+        cache_note_foreign(p->c);
+        return unlinkat(shard_fd, name, 0) < 0 && errno != ENOENT && errno != EISDIR ? -errno : 0;
+    }
+    if (r < 0)
+        return r == -ENOENT || r == -EACCES || r == -EISDIR || r == -ENXIO ? 0 : r;
+    AUTO(close_fd) int fd = v.cell.fd;
+    if (p->evicting)
+        return evict_from(p, &v);
+    p->used += v.bytes;
+    p->objects++;
+    r = survey(p, &v, &s);
+    return r == -EPROTO ? 0 : r;
+}
+
+static void sweep_temp(int shard_fd, const char *name)
+{
+    struct stat st;
+
+    if (fstatat(shard_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_mtime + TEMP_AGE_S < time(NULL))
+        (void)unlinkat(shard_fd, name, 0); /* the next pass */
+}
+
+static int walk_shard(struct pass *p, const char *shard)
+{
+    struct digest ignored;
+    struct dirent *e;
+    int fd, r = cache_shard_open(p->c, shard, false, &fd);
+
+    if (r < 0)
+        return r == -ENOENT || r == -EPERM ? 0 : r;
+    AUTO(close_dir) DIR *d = fdopendir(fd);
+    if (!d) {
+        (void)close(fd); /* read-only */
+        return -ENOMEM;
+    }
+    while (r == 0 && (errno = 0, e = readdir(d)) != NULL) {
+        if (atomic_load_explicit(&p->c->stop, memory_order_relaxed)) {
+            p->stopped = true;
+            return 0;
+        }
+        if (p->evicting && p->goal == 0)
+            return 0;
+        if (strncmp(e->d_name, ".new-", 5) == 0)
+            sweep_temp(fd, e->d_name);
+        else if (strncmp(e->d_name, shard, 2) == 0 && digest_from_hex(&ignored, e->d_name) == 0)
+            r = visit(p, fd, e->d_name);
+    }
+    return r == 0 ? -errno : r;
+}
+
+static int walk(struct pass *p)
+{
+    char shard[3];
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < 256 && !p->stopped; i++) {
+        (void)snprintf(shard, sizeof shard, "%02x", i);
+        r = walk_shard(p, shard);
+    }
+    return r;
+}
+
+/* ---- a pass ---- */
+
+/* How much has to go, and how old it must be. */
+static void choose(struct pass *p)
+{
+    struct cache *c = p->c;
+    WITH_LOCK(&c->account_lock);
+
+    account_look(c);
+    uint64_t used = account_used(c), limit = c->effective_limit, room = limit / ROOM_SHARE;
+    room = room > c->room_wanted ? room : c->room_wanted;
+    uint64_t low = room < limit ? limit - room : 0;
+    c->room_wanted = 0;
+    p->goal = used > low ? used - low : 0;
+    p->protected_goal = (c->refused - c->refused_spent) / CACHE_ADMIT;
+    c->refused_spent = c->refused;
+    if (used > limit && p->protected_goal < used - limit)
+        p->protected_goal = used - limit;
+    uint64_t sum = 0;
+    p->class_min = CLASSES;
+    while (p->class_min > 0 && sum < p->goal)
+        sum += p->class_bytes[--p->class_min];
+}
+
+int evict_pass(struct cache *c)
+{
+    AUTO(free_ptr) struct pass *p = calloc(1, sizeof *p);
+
+    if (!p)
+        return -ENOMEM;
+    int r = account_lock_eviction(c);
+    if (r < 0)
+        return r;
+    p->c = c;
+    p->now = cache_now_s(c);
+    p->protect_from = c->opened_s + 1;
+    if (p->now > PROTECT_S && p->protect_from < p->now - PROTECT_S)
+        p->protect_from = p->now - PROTECT_S;
+    r = walk(p);
+    if (r == 0 && !p->stopped) {
+        account_set(c, p->used, p->objects);
+        choose(p);
+        p->evicting = true;
+        uint64_t goal = p->goal, objects = p->objects;
+        if (goal)
+            r = walk(p);
+        account_add(c, -(int64_t)p->freed, (int64_t)p->objects - (int64_t)objects);
+        WITH_LOCK(&c->account_lock);
+        c->evicted += p->freed;
+        c->evict_next_ms = p->goal ? cache_now_ms(c) + AGAIN_MS : 0;
+        if (p->freed && (c->failure == -ENOSPC || c->failure == -EDQUOT))
+            c->failure_retry_ms = 0; /* there is room again: worth a try */
+    }
+    account_unlock_eviction(c);
+    return r;
+}
+
+int evict_all(struct cache *c, uint64_t *ret_freed)
+{
+    AUTO(free_ptr) struct pass *p = calloc(1, sizeof *p);
+
+    if (!p)
+        return -ENOMEM;
+    p->c = c;
+    p->now = cache_now_s(c);
+    p->evicting = p->everything = true;
+    p->goal = UINT64_MAX;
+    int r = walk(p);
+    account_add(c, -(int64_t)p->freed, (int64_t)p->objects);
+    *ret_freed = p->freed;
+    return r;
+}
+
+/* ---- the thread ---- */
+
+static void *evictor(void *arg)
+{
+    struct cache *c = arg;
+
+    pthread_mutex_lock(&c->account_lock);
+    while (!c->closing) {
+        int64_t wait = c->evict_next_ms - cache_now_ms(c);
+        if (!c->evict_wanted) {
+            pthread_cond_wait(&c->evict_wake, &c->account_lock);
+        } else if (wait > 0) {
+            struct timespec until;
+            (void)clock_gettime(CLOCK_REALTIME, &until); /* cannot fail */
+            wait = wait < AGAIN_MS ? wait : AGAIN_MS;
+            until.tv_nsec += wait * 1000000;
+            until.tv_sec += until.tv_nsec / 1000000000;
+            until.tv_nsec %= 1000000000;
+            pthread_cond_timedwait(&c->evict_wake, &c->account_lock, &until);
+        } else {
+            c->evict_wanted = false;
+            pthread_mutex_unlock(&c->account_lock);
+            int r = evict_pass(c);
+            pthread_mutex_lock(&c->account_lock);
+            if (r < 0) { /* another process is at it, or the disk fails */
+                c->evict_wanted = true;
+                c->evict_next_ms = cache_now_ms(c) + AGAIN_MS;
+            }
+        }
+    }
+    pthread_mutex_unlock(&c->account_lock);
+    return NULL;
+}
+
+void evict_wake(struct cache *c)
+{
+    sigset_t all, before;
+
+    c->evict_wanted = true;
+    if (!c->evictor_runs && !c->closing) {
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are for others */
+        c->evictor_runs = pthread_create(&c->evictor, NULL, evictor, c) == 0;
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_cond_signal(&c->evict_wake);
+}
+
+void evict_stop(struct cache *c)
+{
+    bool runs;
+
+    {
+        WITH_LOCK(&c->account_lock);
+        c->closing = true;
+        atomic_store(&c->stop, true);
+        runs = c->evictor_runs;
+        pthread_cond_signal(&c->evict_wake);
+    }
+    if (runs)
+        (void)pthread_join(c->evictor, NULL); /* ends at the next file */
+}
