@@ -137,7 +137,8 @@ int s3_get(struct s3 *s, const char *bucket, const char *key, uint64_t offset, v
 }
 
 struct async_get {
-    s3_done_fn *done;
+    s3_done_fn *done; /* or */
+    s3_told_fn *told;
     void *ctx;
 };
 
@@ -147,12 +148,17 @@ static void on_got(void *ctx, struct s3_call *c, int result)
     size_t got = result == 0 ? c->got : 0;
 
     free(ctx);
+    if (result == -ERANGE)
+        result = 0;
+    if (a.told)
+        a.told(a.ctx, result, got, &c->err);
     s3_call_free(c);
-    a.done(a.ctx, result == -ERANGE ? 0 : result, got);
+    if (a.done)
+        a.done(a.ctx, result, got);
 }
 
-int s3_get_async(struct s3 *s, const char *bucket, const char *key, uint64_t offset, void *data,
-                 size_t size, const struct s3_object *pin, s3_done_fn *done, void *ctx)
+static int start_get(struct s3 *s, const char *bucket, const char *key, uint64_t offset, void *data,
+                     size_t size, const struct s3_object *pin, const struct async_get *owner)
 {
     struct s3_call *c;
 
@@ -161,7 +167,7 @@ int s3_get_async(struct s3 *s, const char *bucket, const char *key, uint64_t off
     struct async_get *a = malloc(sizeof *a);
     if (!a)
         return -ENOMEM;
-    *a = (struct async_get){.done = done, .ctx = ctx};
+    *a = *owner;
     int r = range_call(s, bucket, key, offset, data, size, pin, &c);
     if (r < 0) {
         free(a);
@@ -169,6 +175,23 @@ int s3_get_async(struct s3 *s, const char *bucket, const char *key, uint64_t off
     }
     s3_call_start(c, on_got, a);
     return 0;
+}
+
+int s3_get_async(struct s3 *s, const char *bucket, const char *key, uint64_t offset, void *data,
+                 size_t size, const struct s3_object *pin, s3_done_fn *done, void *ctx)
+{
+    struct async_get a = {.done = done, .ctx = ctx};
+
+    return start_get(s, bucket, key, offset, data, size, pin, &a);
+}
+
+int s3_get_async_told(struct s3 *s, const char *bucket, const char *key, uint64_t offset,
+                      void *data, size_t size, const struct s3_object *pin, s3_told_fn *told,
+                      void *ctx)
+{
+    struct async_get a = {.told = told, .ctx = ctx};
+
+    return start_get(s, bucket, key, offset, data, size, pin, &a);
 }
 
 /* ---- writing ---- */

@@ -19,6 +19,8 @@ struct listing_builder {
 /* Add one child; name and target (may be NULL) are copied. 0 or -ENOMEM. */
 int listing_add(struct listing_builder *b, const char *name, const struct source_stat *stat,
                 const char *target);
+/* Give the child that was added last its pin; the texts are copied. 0 or -ENOMEM. */
+int listing_pin(struct listing_builder *b, const struct source_pin *pin);
 /* Hand everything over to *ret; the builder is fresh again. */
 void listing_finish(struct listing_builder *b, struct source_listing *ret);
 void listing_builder_release(struct listing_builder *b);

@@ -19,6 +19,7 @@ int source_init(struct source *s, const struct source_ops *ops, const char *loca
 {
     s->ops = ops;
     s->inodes_stable = inodes_stable;
+    s->terms = NULL;
     s->location = strdup(location);
     return s->location ? 0 : -ENOMEM;
 }
@@ -59,6 +60,16 @@ int listing_add(struct listing_builder *b, const char *name, const struct source
     return vec_push(&b->entries, e);
 }
 
+int listing_pin(struct listing_builder *b, const struct source_pin *pin)
+{
+    struct source_pin *to = &b->entries.at[b->entries.count - 1].pin;
+
+    to->key = listing_text(b, pin->key);
+    to->etag = listing_text(b, pin->etag);
+    to->version_id = pin->version_id ? listing_text(b, pin->version_id) : NULL;
+    return to->key && to->etag && (!pin->version_id || to->version_id) ? 0 : -ENOMEM;
+}
+
 void listing_finish(struct listing_builder *b, struct source_listing *ret)
 {
     *ret = (struct source_listing){
@@ -96,14 +107,30 @@ void source_close(struct source *s)
 {
     if (!s)
         return;
-    char *location = s->location;
+    char *location = s->location, *terms = s->terms;
     s->ops->close(s);
     free(location);
+    free(terms);
 }
 
 const struct source_bucket *source_bucket(struct source *s)
 {
     return s->ops->bucket ? s->ops->bucket(s) : NULL;
+}
+
+bool source_will_read(struct source *s, const char *path, const char *name, uint64_t offset)
+{
+    return s->ops->will_read && s->ops->will_read(s, path, name, offset);
+}
+
+int source_each_skipped(struct source *s, source_skipped_fn *fn, void *ctx)
+{
+    return s->ops->each_skipped ? s->ops->each_skipped(s, fn, ctx) : 0;
+}
+
+bool source_explain(struct source *s, int code, char *ret, size_t size)
+{
+    return s->ops->explain && s->ops->explain(s, code, ret, size);
 }
 
 int source_open_dir(struct source *s, const char *path, struct source_dir **ret)

@@ -179,6 +179,7 @@ struct source {
     const struct source_ops *ops;
     const struct source_stream_ops *stream; /* NULL: a tree */
     char *location;                         /* owned; absolute, as records show it */
+    char *terms; /* owned; "key=value" lines, what else is needed to open it again; NULL: nothing */
     bool inodes_stable; /* inode numbers and ctimes identify content (local file systems) */
 };
 struct source_dir {
