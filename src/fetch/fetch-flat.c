@@ -33,6 +33,8 @@ int fetch_read_flat(struct fetch_object *o, uint64_t offset, void *data, size_t 
 
     if (size > o->summary.data_size || offset > o->summary.data_size - size)
         return -EPROTO;
+    if (o->linked)
+        return fetch_linked_read(o->linked, offset, data, size, FETCH_NO_HINT);
     while (size > 0) {
         struct pack_leaf_at at = {.number = 0};
         int r = find_leaf(o, offset, &at);

@@ -5,6 +5,7 @@
 #ifndef FETCH_FETCH_INTERNAL_H
 #define FETCH_FETCH_INTERNAL_H
 
+#include "fetch/fetch-linked.h"
 #include "fetch/fetch-memory.h"
 #include "fetch/fetch.h"
 
@@ -12,6 +13,8 @@
 
 struct fetch {
     struct store *store; /* borrowed */
+    fetch_source_fn *open_source;
+    void *open_source_ctx;
     struct memory memory;
     /* under the cache's lock: */
     uint64_t next_object;
@@ -24,6 +27,7 @@ struct fetch_object {
     char *key; /* owned; in the store */
     enum pack_kind kind;
     struct pack_summary summary;
+    struct fetch_linked *linked; /* owned; NULL: the object has its own bytes */
 };
 
 static inline struct memory_key fetch_key(const struct fetch_object *o, enum memory_kind kind,

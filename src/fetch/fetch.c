@@ -36,6 +36,8 @@ int fetch_new(const struct fetch_options *o, struct fetch **ret)
     if (r < 0)
         return r;
     f->store = o->store;
+    f->open_source = o->open_source;
+    f->open_source_ctx = o->open_source_ctx;
     *ret = take_ptr(&f);
     return 0;
 }
@@ -73,11 +75,32 @@ int fetch_object_new(struct fetch *f, const char *key, enum pack_kind kind,
     return 0;
 }
 
+int fetch_object_new_linked(struct fetch *f, const char *key, const struct pack_summary *table,
+                            uint64_t blocks, struct fetch_object **ret)
+{
+    AUTO(fetch_object_free) struct fetch_object *o = calloc(1, sizeof *o);
+    struct fetch_object *links = NULL;
+
+    if (!o)
+        return -ENOMEM;
+    o->fetch = f;
+    o->kind = PACK_KIND_LINKS;
+    o->summary.data_size = blocks * PACK_BLOCK;
+    int r = fetch_object_new(f, key, PACK_KIND_LINKS, table, &links);
+    if (r == 0)
+        r = fetch_linked_new(links, key, table->data_size, blocks, f->open_source,
+                             f->open_source_ctx, &o->linked);
+    if (r == 0)
+        *ret = take_ptr(&o);
+    return r;
+}
+
 /* What is cached of it ages away: its id is never used again. */
 void fetch_object_free(struct fetch_object *o)
 {
     if (!o)
         return;
+    fetch_linked_free(o->linked);
     free(o->key);
     free(o);
 }
@@ -134,7 +157,7 @@ static int leaf_key(struct fetch_object *o, uint64_t offset, uint64_t hint, stru
 {
     struct fetch_place place;
 
-    if (o->kind == PACK_KIND_INDEX) {
+    if (o->kind != PACK_KIND_DATA) {
         *key = fetch_key(o, MEMORY_LEAF, offset / PACK_INDEX_LEAF);
         *ret_start = offset - offset % PACK_INDEX_LEAF;
         return 1;
@@ -354,6 +377,8 @@ int fetch_read(struct fetch_object *o, uint64_t offset, void *data, size_t size,
 
     if (size > o->summary.data_size || offset > o->summary.data_size - size)
         return -EPROTO;
+    if (o->linked)
+        return fetch_linked_read(o->linked, offset, data, size, leaf_hint);
     while (size > 0) {
         ssize_t n = read_cached(o, offset, to, size, leaf_hint);
         if (n == 0)

@@ -21,6 +21,13 @@
 
 struct cache;
 struct fetch;
+struct link_place;
+struct s3;
+
+/* A client for the objects of a linked device, with credentials that can read `key`, one of them.
+ * It stays the callback's, and good as long as the fetch. Called on any thread; may wait. */
+typedef int fetch_source_fn(void *ctx, const struct link_place *place, const char *key,
+                            struct s3 **ret, struct err *err);
 
 enum fetch_prefetch {
     FETCH_PREFETCH_NONE,     /* only what is asked for */
@@ -36,6 +43,8 @@ struct fetch_options {
     int64_t io_timeout_ms; /* how long a read may wait for a store that fails or is silent; 0: until
                             * the store itself gives up */
     enum fetch_prefetch prefetch;
+    fetch_source_fn *open_source; /* NULL: linked devices cannot be read */
+    void *open_source_ctx;
 };
 int fetch_new(const struct fetch_options *o, struct fetch **ret);
 void fetch_free(struct fetch *f); /* after all its objects */
@@ -45,6 +54,11 @@ AUTO_FREE_FUNC(struct fetch, fetch_free);
 struct fetch_object;
 int fetch_object_new(struct fetch *f, const char *key, enum pack_kind kind,
                      const struct pack_summary *summary, struct fetch_object **ret);
+/* A linked device of `blocks` blocks, by its table of links: its bytes are read from the objects of
+ * the source, each only as long as it is what it was, and nothing else is known of them. Hints are
+ * pages of the table. A source that drifted: -ESTALE, -ENOENT, and a line in the log. */
+int fetch_object_new_linked(struct fetch *f, const char *key, const struct pack_summary *table,
+                            uint64_t blocks, struct fetch_object **ret);
 void fetch_object_free(struct fetch_object *o);
 AUTO_FREE_FUNC(struct fetch_object, fetch_object_free);
 

@@ -20,19 +20,39 @@ int view_object_error(int code)
  * ------------------------------------------------------------------------------------------------
  */
 
+static struct pack_summary summary_of(const struct object_ref *ref)
+{
+    return (struct pack_summary){.digest = ref->digest,
+                                 .length = ref->length,
+                                 .data_size = ref->data_size,
+                                 .leaf_count = ref->leaf_count,
+                                 .trailer_offset = object_ref_trailer_offset(ref),
+                                 .trailer_length = ref->trailer_length};
+}
+
 static int open_object(struct view *v, char letter, enum pack_kind kind,
                        const struct object_ref *ref, struct fetch_object **ret)
 {
+    struct pack_summary summary = summary_of(ref);
     char key[OBJECT_KEY_MAX];
-    struct pack_summary summary = {.digest = ref->digest,
-                                   .length = ref->length,
-                                   .data_size = ref->data_size,
-                                   .leaf_count = ref->leaf_count,
-                                   .trailer_offset = object_ref_trailer_offset(ref),
-                                   .trailer_length = ref->trailer_length};
 
     object_ref_key(letter, ref, key);
     return fetch_object_new(v->fetch, key, kind, &summary, ret);
+}
+
+static int open_linked(struct view *v, const struct object_ref *ref, struct fetch_object **ret)
+{
+    struct pack_summary summary = summary_of(ref);
+    char key[OBJECT_KEY_MAX];
+
+    object_ref_key('p', ref, key);
+    return fetch_object_new_linked(v->fetch, key, &summary, ref->used_blocks, ret);
+}
+
+/* Blocks of the device that stands for it. */
+static uint64_t device_blocks(const struct object_ref *ref)
+{
+    return ref->linked ? ref->used_blocks : ref->data_size / PACK_BLOCK;
 }
 
 static int read_index(void *ctx, uint64_t offset, void *data, size_t size)
@@ -53,7 +73,7 @@ static int check_devices(const struct view *v, struct err *err)
     for (uint32_t i = 0; i < m->pack_count; i++) {
         struct digest d = index_device_digest(v->index, i + 1);
         if (!digest_equal(&d, &m->packs[i].digest) ||
-            index_device_blocks(v->index, i + 1) != m->packs[i].data_size / PACK_BLOCK)
+            index_device_blocks(v->index, i + 1) != device_blocks(&m->packs[i]))
             return err_fail(err, -EPROTO,
                             "%s:%u: pack %u of its index is not the one in its manifest", m->name,
                             m->version, i + 1);
@@ -191,7 +211,9 @@ int view_open_pack(struct view *v, uint32_t i, struct fetch_object **ret)
     struct fetch_object *other = NULL;
 
     if (!o) {
-        int r = open_object(v, 'p', PACK_KIND_DATA, &v->manifest.packs[i], &o);
+        const struct object_ref *ref = &v->manifest.packs[i];
+        int r =
+            ref->linked ? open_linked(v, ref, &o) : open_object(v, 'p', PACK_KIND_DATA, ref, &o);
         if (r < 0)
             return r;
         if (!atomic_compare_exchange_strong(&v->packs[i], &other, o)) {
@@ -217,8 +239,10 @@ static int read_chunk(struct view *v, const struct index_inode *file, const stru
     int r = view_open_pack(v, e->device - 1, &pack);
     if (r < 0)
         return r;
-    /* The inode knows the leaf of a file that is one chunk. */
-    if (e->chunk_size == file->size)
+    /* The inode knows the leaf of a file that is one chunk; linked: the page of the table. */
+    if (e->chunk_size == file->size && v->manifest.packs[e->device - 1].linked)
+        hint = file->leaf_hint;
+    else if (e->chunk_size == file->size)
         hint = file->leaf_hint + within / PACK_LEAF_MAX;
     return fetch_read(pack, e->block * PACK_BLOCK + within, data, size, hint);
 }
