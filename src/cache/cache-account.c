@@ -177,12 +177,20 @@ void account_set(struct cache *c, uint64_t used, uint64_t objects)
 
 int account_lock_eviction(struct cache *c)
 {
+    WITH_LOCK(&c->account_lock);
+    if (c->evicting)
+        return -EBUSY;
     int r = file_lock(c, F_WRLCK, LOCK_EVICT);
-    return r == -EBADF ? 0 : r < 0 ? -EBUSY : 0;
+    if (r < 0 && r != -EBADF) /* without an account everybody does as he thinks best */
+        return -EBUSY;
+    c->evicting = true;
+    return 0;
 }
 
 void account_unlock_eviction(struct cache *c)
 {
+    WITH_LOCK(&c->account_lock);
+    c->evicting = false;
     (void)file_lock(c, F_UNLCK, LOCK_EVICT); /* or it goes with the process */
 }
 

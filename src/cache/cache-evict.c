@@ -26,8 +26,10 @@
 
 /* Room that is made: to this share below the limit, and for the largest write that was refused. */
 #define ROOM_SHARE 8u
-/* A pass that could not make it is not repeated sooner. */
-#define AGAIN_MS 1000
+/* A pass that could not make it is not repeated sooner; and waits for so many times as long as it
+ * took, so that a large cache that is full costs 5 % of a core. */
+#define AGAIN_MS    1000
+#define AGAIN_TIMES 20
 /* Longer than this nothing is protected. */
 #define PROTECT_S (24u * 3600u)
 /* Half-made cells of dead processes. */
@@ -414,7 +416,8 @@ static void choose(struct pass *p)
     c->room_wanted = 0;
     p->goal = used > low ? used - low : 0;
     p->protected_goal = (c->refused - c->refused_spent) / CACHE_ADMIT;
-    c->refused_spent = c->refused;
+    if (p->protected_goal < CACHE_SEGMENT) /* saved up: less cannot be taken */
+        p->protected_goal = 0;
     if (used > limit && p->protected_goal < used - limit)
         p->protected_goal = used - limit;
     uint64_t sum = 0;
@@ -432,6 +435,7 @@ int evict_pass(struct cache *c)
     int r = account_lock_eviction(c);
     if (r < 0)
         return r;
+    int64_t began_ms = cache_now_ms(c);
     p->c = c;
     p->now = cache_now_s(c);
     p->protect_from = c->opened_s + 1;
@@ -448,7 +452,11 @@ int evict_pass(struct cache *c)
         account_add(c, -(int64_t)p->freed, (int64_t)p->objects - (int64_t)objects);
         WITH_LOCK(&c->account_lock);
         c->evicted += p->freed;
-        c->evict_next_ms = p->goal ? cache_now_ms(c) + AGAIN_MS : 0;
+        c->refused_spent += p->protected_freed * CACHE_ADMIT;
+        if (c->refused_spent > c->refused)
+            c->refused_spent = c->refused;
+        int64_t now_ms = cache_now_ms(c), again_ms = (now_ms - began_ms) * AGAIN_TIMES;
+        c->evict_next_ms = p->goal ? now_ms + (again_ms > AGAIN_MS ? again_ms : AGAIN_MS) : 0;
         if (p->freed && (c->failure == -ENOSPC || c->failure == -EDQUOT))
             c->failure_retry_ms = 0; /* there is room again: worth a try */
     }

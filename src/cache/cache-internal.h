@@ -133,6 +133,7 @@ struct cache {
     int failure;
     int64_t failure_retry_ms, failure_delay_ms;
     bool evict_wanted, recount_wanted, closing, evictor_runs;
+    bool evicting; /* a thread of this process is at it */
     pthread_t evictor;
     pthread_cond_t evict_wake;
     int64_t evict_next_ms; /* an eviction that found nothing is not repeated at once */
@@ -161,7 +162,7 @@ void account_set(struct cache *c, uint64_t used, uint64_t objects);
 /* Look at disk and account now. With account_lock. */
 void account_look(struct cache *c);
 uint64_t account_used(const struct cache *c); /* with account_lock */
-/* One process evicts at a time: 0 or -EBUSY. */
+/* One thread of one process evicts at a time: 0 or -EBUSY. */
 int account_lock_eviction(struct cache *c);
 void account_unlock_eviction(struct cache *c);
 

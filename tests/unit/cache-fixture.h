@@ -139,6 +139,16 @@ static inline void cell_path(struct fixture *f, unsigned n, char path[static 256
     (void)snprintf(path, 256, "%s/packs/%.2s/%s", f->dir, hex, hex);
 }
 
+/* A pass of the evictor, behind the one that its thread may be at. */
+static inline void evict(struct cache *c)
+{
+    int r;
+
+    while ((r = evict_pass(c)) == -EBUSY)
+        env_real()->sleep_ms(env_real(), 1);
+    assert_int_equal(r, 0);
+}
+
 static inline struct cache_usage usage(struct cache *c)
 {
     struct cache_usage u;
