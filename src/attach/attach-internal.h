@@ -145,6 +145,16 @@ int attach_server_main(struct attach_server_job *job);
  * `user`, in a user namespace that maps our ids to themselves. */
 int attach_namespace_enter(bool user, struct err *err);
 
+/* ---- attach-session.c
+ * ----------------------------------------------------------------------------- */
+
+/* Take a name, before anything is attached. -EEXIST: a session has it. */
+int attach_session_claim(const char *name, struct err *err);
+/* In its first process, when all is attached. */
+int attach_session_note(const char *name, bool has_namespace, struct err *err);
+/* Give the name back, unless processes of the session are left. */
+void attach_session_drop(const char *name);
+
 /* ---- attach-root.c
  * -------------------------------------------------------------------------------- */
 

@@ -10,6 +10,8 @@
  * In 1 and 2 the mounts belong to nobody but the namespace: the kernel drops them with its last
  * process, tells the servers, and they end. So nothing depends on this process, which only passes
  * signals on and waits for the command. In 3 the servers watch the command.
+ *
+ * A session without a terminal has no command: the child itself stays, and we leave.
  */
 #include "attach/attach-internal.h"
 
@@ -19,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -42,7 +45,8 @@ struct failure {
 struct run {
     struct attach_item *items;
     size_t count;
-    char *const *argv;
+    char *const *argv;             /* NULL: the child stays without one */
+    const char *session;           /* its name; NULL: a run */
     struct attach_place *places;   /* one for each item */
     struct attach_server *servers; /* one for each item, of this attempt */
     int flat_fds[ITEMS_MAX];       /* in the child: below what the kernel mounts */
@@ -149,6 +153,27 @@ static int arrange(struct run *run, enum way way, int *ret_stage, struct err *er
     return c;
 }
 
+/* A session's first process, where nobody sits at a terminal: there until it is told to end. */
+static _Noreturn void stay(int status_fd)
+{
+    AUTO(close_fd) int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    sigset_t none;
+
+    (void)sigemptyset(&none); /* valid arguments, all of them */
+    (void)signal(SIGHUP, SIG_DFL);
+    (void)signal(SIGTERM, SIG_DFL);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)prctl(PR_SET_NAME, "grid-session"); /* a name for people */
+    if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
+        chdir("/") < 0)
+        _exit(1);
+    (void)close(status_fd); /* tells the caller that all is well */
+    /* What is open is the caller's: who reads its output must see the end of it. */
+    (void)syscall(SYS_close_range, 3u, ~0u, 0u);
+    for (;;)
+        (void)pause();
+}
+
 static void child_main(struct run *run, enum way way, int status_fd)
 {
     struct failure f = {.stage = STAGE_FINAL};
@@ -156,7 +181,13 @@ static void child_main(struct run *run, enum way way, int status_fd)
 
     (void)sigaction(SIGCHLD, &run->old_chld, NULL);       /* as it was: cannot fail */
     (void)sigprocmask(SIG_SETMASK, &run->old_mask, NULL); /* as it was: cannot fail */
+    if (!run->argv && setsid() < 0)
+        _exit(1);
     f.code = arrange(run, way, &f.stage, &err);
+    if (f.code == 0 && run->session)
+        f.code = attach_session_note(run->session, way != WAY_VISIBLE, &err);
+    if (f.code == 0 && !run->argv)
+        stay(status_fd);
     if (f.code == 0) {
         (void)execvp(run->argv[0], run->argv);
         f.stage = STAGE_EXEC;
@@ -192,8 +223,20 @@ static void pass_on(pid_t child, const struct signalfd_siginfo *info)
         (void)raise(SIGSTOP); /* as the shell expects of a job */
 }
 
-/* Wait for the child; `*ret_failure` (code 0: none) tells why the command was not started. */
-static int watch(pid_t child, int signal_fd, int status_fd, struct failure *ret_failure)
+/* Where a shell has job control, it waits for us to stop with the command, and continues both;
+ * elsewhere nobody would continue us. */
+static void stop_too(void)
+{
+    AUTO(close_fd) int tty_fd = open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+    if (tty_fd >= 0)
+        (void)raise(SIGSTOP); /* a valid number */
+}
+
+/* Wait for the child; `*ret_failure` (code 0: none) tells why the command was not started. With
+ * `started_is_enough`, until it was. */
+static int watch(pid_t child, int signal_fd, int status_fd, bool started_is_enough,
+                 struct failure *ret_failure)
 {
     struct pollfd p[2] = {{.fd = signal_fd, .events = POLLIN}, {.fd = status_fd, .events = POLLIN}};
     struct signalfd_siginfo info;
@@ -210,6 +253,8 @@ static int watch(pid_t child, int signal_fd, int status_fd, struct failure *ret_
             struct failure f;
             if (read(status_fd, &f, sizeof f) == (ssize_t)sizeof f)
                 *ret_failure = f;
+            else if (started_is_enough)
+                return 0;
             p[1].fd = -1; /* poll() leaves it out */
         }
         if (!p[0].revents || read(signal_fd, &info, sizeof info) != (ssize_t)sizeof info)
@@ -218,8 +263,12 @@ static int watch(pid_t child, int signal_fd, int status_fd, struct failure *ret_
             pass_on(child, &info);
             continue;
         }
-        if (waitpid(child, &status, WNOHANG) != child)
+        if (waitpid(child, &status, WNOHANG | WUNTRACED) != child)
             continue;
+        if (WIFSTOPPED(status)) {
+            stop_too();
+            continue;
+        }
         if (p[1].fd >= 0) {
             struct failure f;
             if (read(status_fd, &f, sizeof f) == (ssize_t)sizeof f)
@@ -296,8 +345,8 @@ static int attempt(struct run *run, enum way way, int signal_fd, int *ret_stage,
     (void)close(take_fd(&child_fd)); /* the child's end: its exec is our end of file */
     for (size_t i = 0; i < run->count; i++)
         attach_server_let_go(&run->servers[i]);
-    int code = watch(child, signal_fd, status_fd, &failure);
-    for (size_t i = 0; i < run->count; i++)
+    int code = watch(child, signal_fd, status_fd, run->argv == NULL, &failure);
+    for (size_t i = 0; run->argv && i < run->count; i++)
         (void)attach_server_gone(&run->servers[i], SERVERS_GONE_MS); /* or processes were left */
     if (code < 0)
         return err_fail(err, code, "cannot wait for the command: %s", strerror(-code));
@@ -371,8 +420,28 @@ static int prepare(struct run *run, struct err *err)
     return c;
 }
 
-int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
-               struct err *err)
+static int watch_and_choose(struct run *run, int *ret_exit, struct err *err)
+{
+    sigset_t watched;
+    struct sigaction chld = {.sa_handler = SIG_DFL};
+    int c;
+
+    watched_signals(&watched);
+    if (sigprocmask(SIG_BLOCK, &watched, &run->old_mask) < 0 ||
+        sigaction(SIGCHLD, &chld, &run->old_chld) < 0)
+        return err_fail(err, -errno, "cannot watch signals: %s", strerror(errno));
+    AUTO(close_fd) int signal_fd = signalfd(-1, &watched, SFD_CLOEXEC);
+    if (signal_fd < 0)
+        c = err_fail(err, -errno, "cannot watch signals: %s", strerror(errno));
+    else
+        c = choose(run, signal_fd, ret_exit, err);
+    (void)sigaction(SIGCHLD, &run->old_chld, NULL);       /* as it was: cannot fail */
+    (void)sigprocmask(SIG_SETMASK, &run->old_mask, NULL); /* as it was: cannot fail */
+    return c;
+}
+
+static int run_items(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
+                     struct err *err)
 {
     if (count == 0 || count > ITEMS_MAX)
         return err_fail(err, -EINVAL, "between 1 and %d datastores can be attached", ITEMS_MAX);
@@ -397,18 +466,26 @@ int attach_run(struct attach_item *items, size_t count, char *const argv[], int 
     if (c < 0)
         return c;
 
-    sigset_t watched;
-    struct sigaction chld = {.sa_handler = SIG_DFL};
-    watched_signals(&watched);
-    if (sigprocmask(SIG_BLOCK, &watched, &run.old_mask) < 0 ||
-        sigaction(SIGCHLD, &chld, &run.old_chld) < 0)
-        return err_fail(err, -errno, "cannot watch signals: %s", strerror(errno));
-    AUTO(close_fd) int signal_fd = signalfd(-1, &watched, SFD_CLOEXEC);
-    if (signal_fd < 0)
-        c = err_fail(err, -errno, "cannot watch signals: %s", strerror(errno));
-    else
-        c = choose(&run, signal_fd, ret_exit, err);
-    (void)sigaction(SIGCHLD, &run.old_chld, NULL);       /* as it was: cannot fail */
-    (void)sigprocmask(SIG_SETMASK, &run.old_mask, NULL); /* as it was: cannot fail */
+    run.session = attach_session_name(&items[0].record);
+    if (run.session)
+        c = attach_session_claim(run.session, err);
+    if (c < 0)
+        return c;
+    c = watch_and_choose(&run, ret_exit, err);
+    if (run.session && (argv || c < 0))
+        attach_session_drop(run.session);
     return c;
+}
+
+int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
+               struct err *err)
+{
+    return run_items(items, count, argv, ret_exit, err);
+}
+
+int attach_hold(struct attach_item *items, size_t count, struct err *err)
+{
+    int exit_code;
+
+    return run_items(items, count, NULL, &exit_code, err);
 }

@@ -72,7 +72,7 @@ struct attach_record {
     pid_t server;          /* the supervisor */
     uint64_t server_start; /* field 22 of /proc/PID/stat: a pid that was given out again differs */
     int64_t since_ms;
-    char run[64];        /* name of the run; "" for `mount` */
+    char run[80];        /* name of the run; "session/NAME"; "" for `mount` */
     char protection[16]; /* "protected": nobody can delete the version under it; "unprotected"... */
     /* of the caller, not of the record: */
     attach_note_fn *note;               /* may be NULL */
@@ -126,5 +126,55 @@ struct attach_item {
  * 126 otherwise. */
 int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
                struct err *err);
+
+/* ---- sessions: runs that others can enter and end; their records' `run` is "session/NAME"
+ * ------------------------------------------------------------------------------------------- */
+
+#define ATTACH_SESSION_PREFIX "session/"
+/* The session's name in a record, or NULL: it is of none. */
+const char *attach_session_name(const struct attach_record *r);
+/* Like attach_run(), but without a command: comes back when all is attached, and a process in the
+ * background keeps it so. A session's name that is taken: -EEXIST, here and in attach_run(). */
+int attach_hold(struct attach_item *items, size_t count, struct err *err);
+/* Become argv in the session. Only comes back if that fails; *ret_exit as above. -ENOENT: there is
+ * none of that name. */
+int attach_session_enter(const char *name, char *const argv[], int *ret_exit, struct err *err);
+/* End all its processes: SIGHUP and SIGTERM, after `grace_ms` SIGKILL; wait until all is detached.
+ * -ENOENT. */
+int attach_session_end(const char *name, unsigned grace_ms, struct err *err);
+
+/* ---- servers that many jobs share (docs/attaching.md)
+ * ------------------------------------------------------------------------------------------- */
+
+/* Privileged callers: show item->target in a mount namespace (a descriptor of /proc/PID/ns/mnt; -1:
+ * our own) from the shared server of its version, which is started if there is none. From then on
+ * it is attached as long as that namespace, or a copy of it, has it. `*ret_link` (NULL: not
+ * wanted) becomes readable when the server has seen the end. -EOPNOTSUPP: not possible here; use
+ * servers of their own. The caller is single-threaded, and not in a namespace of a job's. */
+int attach_join(const struct attach_item *item, int namespace_fd, int *ret_link, struct err *err);
+
+/* In the process that serves: supervise_child.more, where the server is shared. */
+struct attach_jobs;
+
+struct attach_job {
+    const char *text; /* what people call it: "run r1" */
+    pid_t pid;
+    bool required; /* fail rather than attach unprotected */
+};
+
+/* Called on one thread at a time. */
+struct attach_job_ops {
+    /* `note`: what is wrong, although it may come. */
+    int (*join)(void *ctx, const struct attach_job *job, uint64_t *ret_id, char *note,
+                size_t note_size, struct err *err);
+    void (*leave)(void *ctx, uint64_t id);
+};
+
+/* Before it is ready: tells of the jobs that were here before this process. */
+int attach_jobs_begin(struct attach_jobs *jobs, const struct attach_job_ops *ops, void *ctx,
+                      struct err *err);
+/* When it is ready and serves: lets jobs in, on a thread. */
+int attach_jobs_serve(struct attach_jobs *jobs, bool again, struct err *err);
+void attach_jobs_end(struct attach_jobs *jobs); /* of the thread */
 
 #endif

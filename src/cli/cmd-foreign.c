@@ -19,9 +19,6 @@ static const struct foreign foreign[] = {
     /* Not supported by this version. */
     {"datastore stats", CLI_FAILED,
      "'datastore stats'" NOT_IN_THIS_VERSION ": 'grid datastore mounts' lists what is mounted"},
-    {"session", CLI_FAILED,
-     "'session'" NOT_IN_THIS_VERSION
-     ": 'grid run --datastore_name NAME -- bash' opens a shell with a datastore attached"},
     {"credential", CLI_FAILED,
      "'credential'" NOT_IN_THIS_VERSION
      ": S3 stores use those that AWS's own tools find, and a cluster's 'profile'"},
@@ -50,6 +47,11 @@ static const struct foreign foreign[] = {
     {"interactive", CLI_USAGE,
      "'grid interactive' rented a machine; here use "
      "'grid run --datastore_name NAME -- bash'"},
+    {"session ssh", CLI_USAGE,
+     "'grid session ssh' reached a rented machine; here 'grid session enter S' goes into a session "
+     "of this machine"},
+    {"session stop", CLI_USAGE,
+     "'grid session stop' stopped a rented machine; here 'grid session delete S' ends a session"},
     {"ssh-keys", CLI_USAGE, "'grid ssh-keys' was for rented machines; here runs are on this one"},
     {"sync-env", CLI_USAGE,
      "'grid sync-env' was for rented machines; here a run has this "

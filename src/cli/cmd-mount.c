@@ -126,10 +126,10 @@ int cmd_unmount(struct cli *cli, const struct args *args)
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 
-/* ---- mounts, and runs ---- */
+/* ---- mounts, runs, sessions ---- */
 
 struct mounts {
-    bool runs_only;
+    enum listing what;
     struct table *table; /* or */
     json_t *rows;
     size_t count;
@@ -145,7 +145,10 @@ static int add_json(struct mounts *m, const struct attach_record *r)
     int code =
         row ? json_set_bytes(row, "mountpoint", r->mountpoint, strlen(r->mountpoint)) : -ENOMEM;
 
-    if (code == 0 && *r->run)
+    const char *session = attach_session_name(r);
+    if (code == 0 && session)
+        code = json_set_bytes(row, "session", session, strlen(session));
+    else if (code == 0 && *r->run)
         code = json_set_bytes(row, "run", r->run, strlen(r->run));
     if (code == 0)
         return json_array_append_new(m->rows, row) < 0 ? -ENOMEM : 0;
@@ -156,21 +159,22 @@ static int add_json(struct mounts *m, const struct attach_record *r)
 static int add_record(void *ctx, const struct attach_record *r)
 {
     struct mounts *m = ctx;
+    const char *session = attach_session_name(r);
     char text[64];
 
-    if (m->runs_only && !*r->run)
+    if ((m->what == LIST_RUNS && (!*r->run || session)) || (m->what == LIST_SESSIONS && !session))
         return 0;
     m->count++;
     if (m->rows)
         return add_json(m, r);
-    if (m->runs_only)
-        table_add(m->table, r->run);
+    if (m->what != LIST_MOUNTS)
+        table_add(m->table, session ? session : r->run);
     (void)snprintf(text, sizeof text, "%" PRIu32, r->version);
     table_add(m->table, r->name);
     table_add(m->table, text);
     table_add(m->table, r->cluster);
     table_add(m->table, r->mountpoint);
-    if (!m->runs_only) {
+    if (m->what == LIST_MOUNTS) {
         table_add(m->table, r->mode);
         table_add(m->table, r->protection);
     }
@@ -178,15 +182,23 @@ static int add_record(void *ctx, const struct attach_record *r)
     return 0;
 }
 
-int list_mounts(bool runs_only, bool json)
+int list_mounts(enum listing what, bool json)
 {
+    static const char *const nothing[] = {[LIST_MOUNTS] = "nothing is mounted",
+                                          [LIST_RUNS] = "no runs on this machine",
+                                          [LIST_SESSIONS] = "no sessions on this machine"};
     static const char *const columns[] = {"Run",         "Name", ">Version",   "Cluster ID",
                                           "Mount point", "Mode", "Protection", "Since"};
-    static const char *const run_columns[] = {"Run",        "Name",        ">Version",
-                                              "Cluster ID", "Mount point", "Since"};
+    const char *const run_columns[] = {what == LIST_RUNS ? "Run" : "Session",
+                                       "Name",
+                                       ">Version",
+                                       "Cluster ID",
+                                       "Mount point",
+                                       "Since"};
     AUTO(table_free)
-    struct table *table = runs_only ? table_new(run_columns, 6) : table_new(columns + 1, 7);
-    struct mounts m = {.runs_only = runs_only, .table = table, .rows = json ? json_array() : NULL};
+    struct table *table =
+        what == LIST_MOUNTS ? table_new(columns + 1, 7) : table_new(run_columns, 6);
+    struct mounts m = {.what = what, .table = table, .rows = json ? json_array() : NULL};
     struct err err = ERR_INIT;
 
     int r = !table || (json && !m.rows) ? -ENOMEM : attach_each(add_record, &m, &err);
@@ -197,7 +209,7 @@ int list_mounts(bool runs_only, bool json)
     if (json)
         return json_print(m.rows);
     if (m.count == 0)
-        say(runs_only ? "no runs on this machine" : "nothing is mounted");
+        say("%s", nothing[what]);
     else if (table_print(table, stdout) < 0)
         return say_failed("out of memory");
     return finish_stdout(CLI_DONE);
@@ -205,5 +217,5 @@ int list_mounts(bool runs_only, bool json)
 
 int cmd_mounts(struct cli *cli, const struct args *args)
 {
-    return list_mounts(false, args_flag(args, "--json"));
+    return list_mounts(LIST_MOUNTS, args_flag(args, "--json"));
 }

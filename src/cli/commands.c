@@ -67,6 +67,19 @@ static const struct command commands[] = {
      "--datastore_mount_dir. A COMMAND that ends in .py is run with python3. The exit code is the\n"
      "command's own.",
      cmd_run_options, 0, ARGS_ANY, true, cmd_run},
+    {"session", "", "list sessions", "Sessions of this user on this machine, with their datastores.",
+     cmd_session_list_options, 0, 0, false, cmd_session_list},
+    {"session list", "", "list sessions", "The same as 'grid session'.", cmd_session_list_options, 0,
+     0, false, cmd_session_list},
+    {"session create", "", "open a shell with datastores attached",
+     "On a terminal the shell ($SHELL, else /bin/sh) is there at once. Otherwise the session stays\n"
+     "in the background until 'grid session delete'.",
+     cmd_session_create_options, 0, 0, false, cmd_session_create},
+    {"session enter", "S [COMMAND ...]", "run a command, or a shell, in a session", NULL,
+     cmd_session_enter_options, 0, ARGS_ANY, true, cmd_session_enter},
+    {"session delete", "S", "end a session and all its processes, and detach",
+     "Its processes get SIGHUP and SIGTERM, and SIGKILL after 5 seconds.",
+     cmd_session_delete_options, 1, 1, false, cmd_session_delete},
     {"datastore doctor", "", "try out whether a store keeps what it must",
      "Tries whether of several who write one new key at the same time exactly one wins, and\n"
      "compares clocks; of a bucket also its settings, of a directory its file system and space.\n"
