@@ -213,3 +213,22 @@ int pack_trailer_page(const struct pack_trailer *t, uint32_t number, struct pack
     trailer_entry(t, number, ret);
     return 0;
 }
+
+int pack_trailer_group(const struct pack_trailer *t, uint32_t number, struct pack_page_ref *ret)
+{
+    if (number >= t->shape.group_count)
+        return -EINVAL;
+    trailer_entry(t, number, ret);
+    return 0;
+}
+
+int pack_group_page(const struct pack_trailer *t, const void *group,
+                    const struct pack_page_ref *group_ref, uint32_t page,
+                    struct pack_page_ref *ret)
+{
+    if (t->shape.group_count == 0 || page >= t->shape.page_count ||
+        page / PACK_PAGE_LEAVES != group_ref->number)
+        return -EINVAL;
+    group_entry(t, group, group_ref, page % PACK_PAGE_LEAVES, ret);
+    return 0;
+}

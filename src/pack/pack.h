@@ -139,6 +139,13 @@ int pack_trailer_find_page(const struct pack_trailer *t, const void *group,
  * with two, or if there is no such page). */
 int pack_trailer_page(const struct pack_trailer *t, uint32_t number, struct pack_page_ref *ret);
 
+/* Two levels only (else -EINVAL), where the page number is known: group page `number`, and from it
+ * (verified, with what named it) leaf page `page`. -EINVAL if there is none. */
+int pack_trailer_group(const struct pack_trailer *t, uint32_t number, struct pack_page_ref *ret);
+int pack_group_page(const struct pack_trailer *t, const void *group,
+                    const struct pack_page_ref *group_ref, uint32_t page,
+                    struct pack_page_ref *ret);
+
 /* Does `page` (PACK_PAGE bytes, a leaf page or a group page) match? 0, -EBADMSG, or -EPROTO if its
  * rows break the format (out of order, overlapping, beyond the data). */
 int pack_page_verify(const struct pack_trailer *t, const struct pack_page_ref *ref,

@@ -20,6 +20,7 @@
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 
@@ -242,6 +243,14 @@ static int directory_open_local(struct store *s, const char *key, int *ret_fd)
     return 0;
 }
 
+static bool directory_is_quick(struct store *s)
+{
+    struct statfs fs;
+
+    return fstatfs(directory_of(s)->root_fd, &fs) == 0 &&
+           store_directory_sharing((uint64_t)fs.f_type, NULL) == STORE_SHARING_LOCAL;
+}
+
 static int directory_remove(struct store *s, const char *key)
 {
     struct store_directory *d = directory_of(s);
@@ -295,6 +304,7 @@ const struct store_ops store_directory_ops = {
     .kind = "directory",
     .put_if_absent = store_directory_put_if_absent,
     .get = directory_get,
+    .is_quick = directory_is_quick,
     .list = store_directory_list,
     .remove = directory_remove,
     .upload = store_directory_upload,

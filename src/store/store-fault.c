@@ -65,6 +65,11 @@ static int fault_get(struct store *s, const char *key, uint64_t offset, void *da
     return f->plan.code;
 }
 
+static bool fault_is_quick(struct store *s)
+{
+    return store_is_quick(fault_of(s)->below);
+}
+
 static int fault_list(struct store *s, const char *prefix, const struct store_list_options *options,
                       store_list_fn *fn, void *ctx, int64_t *ret_now_ms)
 {
@@ -163,6 +168,7 @@ static const struct store_ops fault_ops = {
     .kind = "fault",
     .put_if_absent = fault_put_if_absent,
     .get = fault_get,
+    .is_quick = fault_is_quick,
     .list = fault_list,
     .remove = fault_remove,
     .upload = fault_upload,

@@ -144,6 +144,11 @@ static int memory_get(struct store *s, const char *key, uint64_t offset, void *d
     return 0;
 }
 
+static bool memory_is_quick(struct store *s)
+{
+    return true;
+}
+
 /* Copies of what a listing needs of the objects that begin with its prefix. */
 struct snapshot {
     VEC(struct object) rows; /* without data */
@@ -293,6 +298,7 @@ static const struct store_ops memory_ops = {
     .kind = "memory",
     .put_if_absent = memory_put_if_absent,
     .get = memory_get,
+    .is_quick = memory_is_quick,
     .list = memory_list,
     .remove = memory_remove,
     .upload = memory_upload,

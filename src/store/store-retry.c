@@ -121,6 +121,11 @@ static int retry_get(struct store *s, const char *key, uint64_t offset, void *da
     return r;
 }
 
+static bool retry_is_quick(struct store *s)
+{
+    return store_is_quick(retry_of(s)->below);
+}
+
 /* A listing that goes on where it broke: rows come in ascending order, so the last row that was
  * handed out says all. */
 struct resumed_list {
@@ -205,6 +210,7 @@ static const struct store_ops retry_ops = {
     .kind = "retry",
     .put_if_absent = retry_put_if_absent,
     .get = retry_get,
+    .is_quick = retry_is_quick, /* and no get_async: an attempt may have to be waited for */
     .list = retry_list,
     .remove = retry_remove,
     .upload = retry_upload, /* no other upload verbs: no upload is of this store */

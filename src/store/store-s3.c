@@ -117,6 +117,19 @@ static int get(struct store *s, const char *key, uint64_t offset, void *data, si
     return 0;
 }
 
+/* Whoever may not list is told -EACCES here of what is not there: a reader fails either way. */
+static int get_async(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
+                     store_done_fn *done, void *ctx)
+{
+    struct store_s3 *d = s3_of(s);
+    char whole[STORE_S3_KEY_SIZE];
+
+    if (offset > OFFSET_MAX)
+        return -EINVAL;
+    store_s3_key(d, key, whole);
+    return s3_get_async(d->s3, d->bucket, whole, offset, data, size, NULL, done, ctx);
+}
+
 /* The key is taken, and an attempt of ours had no answer: 0 if what stands there is ours. */
 static int settle(struct store *s, const char *key, struct bytes body)
 {
@@ -253,6 +266,7 @@ const struct store_ops store_s3_ops = {
     .kind = "S3",
     .put_if_absent = put_if_absent,
     .get = get,
+    .get_async = get_async,
     .list = list,
     .remove = remove_object,
     .upload = store_s3_upload,

@@ -57,6 +57,11 @@ static int trace_get(struct store *s, const char *key, uint64_t offset, void *da
     return told(t, "get", key, r);
 }
 
+static bool trace_is_quick(struct store *s)
+{
+    return store_is_quick(trace_of(s)->below);
+}
+
 static int trace_list(struct store *s, const char *prefix, const struct store_list_options *options,
                       store_list_fn *fn, void *ctx, int64_t *ret_now_ms)
 {
@@ -138,6 +143,7 @@ static const struct store_ops trace_ops = {
     .kind = "trace",
     .put_if_absent = trace_put_if_absent,
     .get = trace_get,
+    .is_quick = trace_is_quick,
     .list = trace_list,
     .remove = trace_remove,
     .upload = trace_upload,

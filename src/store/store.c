@@ -157,6 +157,27 @@ int store_get(struct store *s, const char *key, uint64_t offset, void *data, siz
     return s->ops->get(s, key, offset, data, size, ret_size, ret_length);
 }
 
+int store_get_async(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
+                    store_done_fn *done, void *ctx)
+{
+    assert(data && size);
+    if (!store_has_async(s))
+        return -EOPNOTSUPP;
+    if (!store_key_is_valid(key))
+        return -EINVAL;
+    return s->ops->get_async(s, key, offset, data, size, done, ctx);
+}
+
+bool store_has_async(const struct store *s)
+{
+    return s->ops->get_async != NULL;
+}
+
+bool store_is_quick(struct store *s)
+{
+    return s->ops->is_quick && s->ops->is_quick(s);
+}
+
 /* Appends from `offset` of the object up to `size` bytes to `b`. */
 static int get_append(struct store *s, const char *key, uint64_t offset, size_t size, struct buf *b,
                       size_t *ret_size, uint64_t *ret_length)

@@ -76,6 +76,9 @@ struct store_probe {
     const char *sharing;                    /* and what it promises to several hosts */
 };
 
+/* A get has ended: as store_get() would have. */
+typedef void store_done_fn(void *ctx, int result, size_t size);
+
 struct store_ops {
     const char *kind; /* "directory", "memory", ... for messages */
 
@@ -87,6 +90,15 @@ struct store_ops {
      * object's end; 0 behind it), *ret_length (may be NULL) the object's length. May block. */
     int (*get)(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
                size_t *ret_size, uint64_t *ret_length);
+
+    /* The same (`size` is not 0) without waiting: `done` is called once, on any thread, maybe
+     * before this returns; not if this fails. It must not wait. `data` is borrowed until then.
+     * Closing the store ends what is under way with -ECANCELED. NULL: it has only get. */
+    int (*get_async)(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
+                     store_done_fn *done, void *ctx);
+    /* Whether a get only reads this machine's memory or disk, so that handing it to another thread
+     * costs more than waiting. NULL: no. */
+    bool (*is_quick)(struct store *s);
 
     /* Every key that starts with `prefix`, in ascending byte order, complete or an error: a page
      * that is missing is never silently left out. `prefix` is empty or ends anywhere; -EINVAL if no
@@ -203,6 +215,11 @@ bool store_key_is_valid(const char *key);
 int store_put_if_absent(struct store *s, const char *key, struct bytes body);
 int store_get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
               size_t *ret_size, uint64_t *ret_length);
+/* -EOPNOTSUPP: it has none. */
+int store_get_async(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
+                    store_done_fn *done, void *ctx);
+bool store_has_async(const struct store *s);
+bool store_is_quick(struct store *s);
 /* The whole object appended to `b`; -EFBIG beyond b->max. */
 int store_get_all(struct store *s, const char *key, struct buf *b);
 int store_list(struct store *s, const char *prefix, const struct store_list_options *options,
