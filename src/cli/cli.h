@@ -124,6 +124,7 @@ struct cluster {
 
 struct config {
     VEC(struct cluster) clusters;
+    VEC(struct cluster) buckets; /* where sources are: without a store */
     char context[64]; /* chosen by `grid user set-cluster-context`; "" if none was */
 };
 

@@ -23,18 +23,23 @@ const struct option cmd_create_options[] = {
     {"--exclude-private", 0, NULL, "leave files out that not everybody may read", NULL},
     {"--trust-mtime", 0, NULL, "believe size and time where inode numbers are not stable", NULL},
     {"--store-is-coherent", 0, NULL, "the store's file system may be shared by writers", NULL},
+    {"--source-endpoint", 0, "URL", "the server of an S3 source, if it is not the default", NULL},
+    {"--source-region", 0, "REGION", "the region of an S3 source", NULL},
+    {"--source-profile", 0, "PROFILE", "the AWS profile that may read an S3 source", NULL},
     {"--no-copy", 0, NULL, "pin an S3 source in place; not supported by this version", NULL},
     OPTION_JSON,
     OPTION_END};
 
 /* Private files named one by one before they are only counted. */
 #define NAMED_MAX 3
+/* The same of keys that cannot be files. */
+#define KEYS_NAMED_MAX 100
 
 struct telling {
     struct cli *cli;
     const struct publish_options *options;
     struct opened *opened;
-    uint64_t private_files, skipped, changed, xattrs;
+    uint64_t private_files, skipped, changed, xattrs, keys;
     uint64_t absolute, replaced, encodings;
     char named[NAMED_MAX][128];
     bool was_told; /* a sentence that explains the failure stands already */
@@ -75,6 +80,10 @@ static void on_notice(void *ctx, enum publish_notice_kind kind, const char *path
     case PUBLISH_NOTICE_SKIPPED:
         if (t->skipped++ < NAMED_MAX)
             say("skipped %s: sockets, devices and FIFOs are not stored", path);
+        break;
+    case PUBLISH_NOTICE_KEY:
+        if (t->keys++ < KEYS_NAMED_MAX)
+            say("skipped %s", path);
         break;
     case PUBLISH_NOTICE_CHANGED:
         if (t->changed++ < NAMED_MAX)
@@ -122,6 +131,15 @@ static void tell_private(const struct telling *t)
             t->private_files > NAMED_MAX ? ", ..." : "", is_one ? "it" : "them");
 }
 
+static void tell_keys(const struct telling *t)
+{
+    char count[FIGURE_MAX];
+
+    if (t->keys > KEYS_NAMED_MAX)
+        say("skipped %s in all, of which %d are named above", figure_things(t->keys, "key", count),
+            KEYS_NAMED_MAX);
+}
+
 /* The walk is done, nothing is written yet: does it fit? Of a first version everything is stored;
  * of a later one only what changed, which nobody knows yet: that is only warned of. */
 static int on_confirm(void *ctx, const struct publish_progress *totals)
@@ -132,6 +150,7 @@ static int on_confirm(void *ctx, const struct publish_progress *totals)
     char need[FIGURE_MAX], free[FIGURE_MAX];
 
     tell_private(t);
+    tell_keys(t);
     if (store_space(t->opened->store, &space) < 0 || space.free_bytes < 0 ||
         totals->bytes_total <= (uint64_t)space.free_bytes)
         return 0;
@@ -271,12 +290,25 @@ int cmd_create(struct cli *cli, const struct args *args)
     int code = choose_source(args, &path);
     if (code != CLI_DONE)
         return code;
-    int r = source_choose(cli, path, &source, &err);
+    /* A bucket takes its time to be listed, so its name is settled before. */
+    code = source_is_bucket(path) ? choose_name(args, path, name) : CLI_DONE;
+    if (code != CLI_DONE)
+        return code;
+    struct source_choice choice = {.location = path,
+                                   .endpoint = args_text(args, "--source-endpoint"),
+                                   .region = args_text(args, "--source-region"),
+                                   .profile = args_text(args, "--source-profile")};
+    int r = source_choose(cli, &choice, &source, &err);
     if (r < 0)
         return say_err(&err, r);
     code = choose_name(args, source->location, name);
     if (code != CLI_DONE)
         return code;
+    if (source_overlaps_store(cli, source))
+        return say_failed("the source %s and the store %s overlap: a store cannot be stored in "
+                          "itself; choose another source, or another store with GRID_STORE or "
+                          "--cluster",
+                          source->location, cli->store);
     if (contains_store(source->location, cli->store))
         return say_failed("the store %s lies inside the source %s, and would be stored in itself; "
                           "choose another store with GRID_STORE or --cluster",

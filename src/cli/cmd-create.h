@@ -12,8 +12,22 @@
 /* create-source.c */
 bool source_is_url(const char *text);    /* http:// or https:// */
 bool source_is_bucket(const char *text); /* s3:// */
-/* Opens the source that `text` names, whichever kind it is. */
-int source_choose(struct cli *cli, const char *text, struct source **ret, struct err *err);
+/* A source as it was asked for; NULL where nothing was said. */
+struct source_choice {
+    const char *location;
+    const char *endpoint, *region, *profile; /* of a bucket */
+    const char *terms;                       /* of an earlier opening, in place of these */
+    bool pins;                               /* of a bucket: as in struct source_s3_options */
+};
+/* Opens the source, whichever kind it is. */
+int source_choose(struct cli *cli, const struct source_choice *c, struct source **ret,
+                  struct err *err);
+
+/* create-bucket.c */
+int source_open_bucket(struct cli *cli, const struct source_choice *c, struct source **ret,
+                       struct err *err);
+/* Is the store in this bucket, and one below the other's prefix? */
+bool source_overlaps_store(const struct cli *cli, struct source *source);
 
 /* `options` has name and what the user chose; the rest is filled in. Gives an exit code, after a
  * sentence or the result. */

@@ -72,7 +72,9 @@ static int resume_one(struct cli *cli, const struct publish_pending *p, bool jso
     AUTO(opened_release) struct opened o = {0};
     AUTO(source_close) struct source *source = NULL;
     struct err err = ERR_INIT;
-    int r = source_choose(cli, p->source, &source, &err);
+    struct source_choice choice = {.location = p->source,
+                                   .terms = p->source_terms[0] ? p->source_terms : NULL};
+    int r = source_choose(cli, &choice, &source, &err);
 
     if (r < 0) {
         err_prefix(&err, r, "cannot continue %s:%u", p->name, p->version);

@@ -5,6 +5,7 @@
  *   # comment, also ;          whole lines only
  *   [cluster NAME]             store, store_is_coherent, kernel_mount; of S3 stores endpoint,
  *   key = value                region, addressing, profile, ca_file
+ *   [bucket NAME]              endpoint, region, addressing, profile, ca_file of an S3 source
  *   [user]                     context
  *
  * A broken line is an error with file and line; an unknown key is a warning, so that one file
@@ -27,7 +28,8 @@ struct parser {
     unsigned line;
     bool is_system;
     bool in_user;            /* inside [user] */
-    struct cluster *cluster; /* inside [cluster NAME]; into config->clusters */
+    struct cluster *cluster; /* inside [cluster NAME] or [bucket NAME]; into the config */
+    bool in_bucket;
     config_warn_fn *warn;
     void *warn_ctx;
 };
@@ -73,6 +75,31 @@ const struct cluster *config_cluster(const struct config *c, const char *name)
     return find_cluster(c, name);
 }
 
+/* A bucket is a cluster without a store. */
+static int begin_bucket(struct parser *p, const char *name, struct err *err)
+{
+    struct cluster fresh = {.line = p->line};
+
+    if (!name_is_valid(name))
+        return err_fail(err, -EINVAL, "%s:%u: '%.100s' is no name for a bucket", p->path, p->line,
+                        name);
+    p->in_bucket = true;
+    for (size_t i = 0; i < p->config->buckets.count; i++) {
+        p->cluster = &p->config->buckets.at[i];
+        if (strcmp(p->cluster->name, name) == 0)
+            return 0;
+    }
+    p->cluster = NULL;
+    if (p->config->buckets.count >= CONFIG_CLUSTERS_MAX)
+        return err_fail(err, -EINVAL, "%s:%u: more than %u buckets", p->path, p->line,
+                        CONFIG_CLUSTERS_MAX);
+    (void)snprintf(fresh.name, sizeof fresh.name, "%s", name);
+    if (vec_push(&p->config->buckets, fresh) < 0)
+        return err_fail(err, -ENOMEM, "out of memory");
+    p->cluster = &p->config->buckets.at[p->config->buckets.count - 1];
+    return 0;
+}
+
 static int begin_cluster(struct parser *p, const char *name, struct err *err)
 {
     struct cluster fresh = {.line = p->line};
@@ -105,9 +132,10 @@ static int parse_section(struct parser *p, char *text, struct err *err)
     char *end = strchr(text, ']');
 
     p->cluster = NULL;
-    p->in_user = false;
+    p->in_user = p->in_bucket = false;
     if (!end || end[1])
-        return err_fail(err, -EINVAL, "%s:%u: a section reads [cluster NAME] or [user]", p->path,
+        return err_fail(err, -EINVAL,
+                        "%s:%u: a section reads [cluster NAME], [bucket NAME] or [user]", p->path,
                         p->line);
     *end = '\0';
     char *name = trim(text + 1);
@@ -115,6 +143,8 @@ static int parse_section(struct parser *p, char *text, struct err *err)
         p->in_user = true;
     else if (strncmp(name, "cluster", 7) == 0 && is_blank(name[7]))
         return begin_cluster(p, trim(name + 7), err);
+    else if (strncmp(name, "bucket", 6) == 0 && is_blank(name[6]))
+        return begin_bucket(p, trim(name + 6), err);
     else
         warn(p, "section", name);
     return 0;
@@ -181,8 +211,12 @@ static int set_cluster_key(struct parser *p, const char *key, const char *value,
     char **text = text_of_key(p->cluster, key);
     bool flag = false;
 
-    if (text)
+    if (text && !(p->in_bucket && text == &p->cluster->store))
         return set_text(p, text, key, value, err);
+    if (p->in_bucket) {
+        warn(p, "key", key);
+        return 0;
+    }
     if (strcmp(key, "store_is_coherent") == 0)
         return parse_bool(p, key, value, &p->cluster->coherent, err);
     if (strcmp(key, "kernel_mount") == 0) {
@@ -265,19 +299,25 @@ int config_read(struct config *c, const char *path, bool is_system, config_warn_
     return r;
 }
 
+static void release_cluster(struct cluster *cluster)
+{
+    free(cluster->store);
+    free(cluster->endpoint);
+    free(cluster->region);
+    free(cluster->addressing);
+    free(cluster->profile);
+    free(cluster->ca_file);
+    free(cluster->file);
+}
+
 void config_release(struct config *c)
 {
-    for (size_t i = 0; i < c->clusters.count; i++) {
-        struct cluster *cluster = &c->clusters.at[i];
-        free(cluster->store);
-        free(cluster->endpoint);
-        free(cluster->region);
-        free(cluster->addressing);
-        free(cluster->profile);
-        free(cluster->ca_file);
-        free(cluster->file);
-    }
+    for (size_t i = 0; i < c->clusters.count; i++)
+        release_cluster(&c->clusters.at[i]);
+    for (size_t i = 0; i < c->buckets.count; i++)
+        release_cluster(&c->buckets.at[i]);
     vec_release(&c->clusters);
+    vec_release(&c->buckets);
 }
 
 /* ---- writing ---- */

@@ -16,12 +16,20 @@ bool source_is_bucket(const char *text)
     return strncmp(text, "s3://", 5) == 0;
 }
 
-int source_choose(struct cli *cli, const char *text, struct source **ret, struct err *err)
+int source_choose(struct cli *cli, const struct source_choice *c, struct source **ret,
+                  struct err *err)
 {
-    if (source_is_bucket(text) || source_is_url(text))
+    if (source_is_bucket(c->location))
+        return source_open_bucket(cli, c, ret, err);
+    if (c->endpoint || c->region || c->profile)
         return err_fail(err, -EINVAL,
-                        "%s sources are not supported by this version of grid; give a directory "
+                        "--source-endpoint, --source-region and --source-profile are for buckets: "
+                        "%s is none",
+                        c->location);
+    if (source_is_url(c->location))
+        return err_fail(err, -EINVAL,
+                        "HTTP sources are not supported by this version of grid; give a directory "
                         "instead of %s",
-                        text[0] == 's' ? "S3" : "HTTP", text);
-    return source_directory_open(text, ret, err);
+                        c->location);
+    return source_directory_open(c->location, ret, err);
 }

@@ -21,7 +21,7 @@ enum log_type {
 #define LOG_COMMITTED_SIZE      32u
 #define LOG_BLOCK_HEAD          8u  /* path length, entry count; then the path */
 #define LOG_ENTRY_HEAD          46u /* then chunks, xattrs, name */
-#define LOG_HEADER_MAX          8192u
+#define LOG_HEADER_MAX          16384u
 #define LOG_ENTRY_MTIME_SETTLED 1u
 
 /* One entry of a file of 100 TB has 12.5 million chunks. */

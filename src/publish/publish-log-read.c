@@ -116,7 +116,9 @@ static int take_header(struct log_reader *r)
     if (!take_text(&rest, id.store_id, sizeof id.store_id) ||
         !take_text(&rest, id.name, sizeof id.name) || !name_is_valid(id.name) ||
         !take_text(&rest, id.store, sizeof id.store) ||
-        !take_text(&rest, id.source, sizeof id.source) || rest.size != 0)
+        !take_text(&rest, id.source, sizeof id.source) ||
+        (rest.size != 0 && !take_text(&rest, id.source_terms, sizeof id.source_terms)) ||
+        rest.size != 0)
         return -EPROTO;
     r->identity = id;
     r->has_identity = true;

@@ -218,6 +218,8 @@ static void put_header(struct log_writer *w, const struct log_identity *id)
     }
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         fail(w, append_text(&b, texts[i]));
+    if (id->source_terms[0])
+        fail(w, append_text(&b, id->source_terms));
     put_record(w, LOG_TYPE_HEADER, 0, b.data, b.size);
     buf_release(&b);
 }

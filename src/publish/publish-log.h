@@ -27,6 +27,7 @@ struct log_identity {
     char name[64];
     char store[1024];
     char source[4097];
+    char source_terms[4097];
     bool append, exclude_private, trust_mtime;
 };
 

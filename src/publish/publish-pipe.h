@@ -107,6 +107,22 @@ void plan_release(struct plan *plan);
 /* 1: `b` has files to read; 0: that was all; or -ENOMEM. Changes the tree's chunk table. */
 int plan_batch(struct plan *plan, struct batch *b);
 
+/* publish-ahead.c: tells the source what the plan will come to. */
+struct ahead {
+    const struct publish *p;
+    struct order order;
+    struct tree_cursor cursor; /* in the current directory */
+    bool in_directory, looked_at;
+    bool in_file;          /* not all pieces of it are told */
+    uint64_t size, offset; /* of the file; of its next piece */
+    uint64_t told;         /* files and pieces */
+    bool enabled;
+};
+void ahead_init(struct ahead *a, const struct publish *p);
+void ahead_release(struct ahead *a);
+/* Tell as much as the source wants to know, and at least the first `least` files and pieces. */
+void ahead_tell(struct ahead *a, uint64_t least);
+
 /* publish-read-file.c */
 struct reader {
     const struct publish *p;

@@ -39,16 +39,19 @@ void reader_release(struct reader *rd)
 static int fail(const struct reader *rd, struct batch *b, const struct batch_item *it, int code)
 {
     const char *path = batch_path(b, it);
-    const char *why = strerror(-code);
+    const char *errno_text = strerror(-code), *why = errno_text;
+    char sentence[1024];
     int r = code;
 
+    if (source_explain(rd->p->source, code, sentence, sizeof sentence))
+        errno_text = why = sentence;
     if (code == -ENOENT)
         why = "it vanished while the source was read";
     else if (code == -ELOOP || code == -EINVAL || code == -ENOTDIR || code == -EISDIR)
         why = "it is no regular file any more";
     else if (code == -EAGAIN)
         why = "it keeps changing while it is read";
-    if (why != strerror(-code))
+    if (why != errno_text)
         r = -EAGAIN;
     b->error = err_fail(&b->err, r, "cannot read %s%s%s/%.*s: %s", rd->p->source->location,
                         *path ? "/" : "", path, (int)it->name_length, it->name, why);
@@ -253,6 +256,10 @@ static int try_read(struct reader *rd, struct batch *b, struct batch_item *it, e
     r = read_xattrs(rd, f, b, it, ret);
     if (r == 0)
         r = read_bytes(f, b, it, ret);
+    if (r == -ESTALE) { /* what was listed is not there any more: opened anew, it is what is */
+        *ret = ATTEMPT_CHANGED;
+        return 0;
+    }
     if (r == 0)
         r = source_file_stat(f, &after);
     if (r == 0 && !is_same(&it->stat, &after))

@@ -28,6 +28,8 @@ struct pipe {
 
     pthread_mutex_t plan_lock;
     struct plan plan;       /* under plan_lock */
+    struct ahead ahead;     /* under plan_lock */
+    uint64_t planned_items; /* under plan_lock: files and pieces */
     uint64_t next_sequence; /* under plan_lock */
     bool planned;           /* under plan_lock: all of it */
 
@@ -71,6 +73,8 @@ static int next_plan(struct pipe *pipe, struct batch *b)
     }
     b->sequence = pipe->next_sequence++;
     b->error = r < 0 ? r : 0;
+    pipe->planned_items += b->count;
+    ahead_tell(&pipe->ahead, pipe->planned_items);
     if (r < 0) {
         pipe->planned = true;
         post_end(pipe, pipe->next_sequence);
@@ -203,6 +207,7 @@ int pipe_start(struct publish *p, struct pipe **ret)
     pthread_cond_init(&pipe->done, &attr);
     pthread_condattr_destroy(&attr);
     plan_init(&pipe->plan, p);
+    ahead_init(&pipe->ahead, p);
     pipe->empty = queue_new(pipe->batch_count);
     if (!pipe->empty)
         return -ENOMEM;
@@ -230,6 +235,7 @@ void pipe_stop(struct pipe *pipe)
     for (size_t i = 0; i < pipe->batch_count; i++)
         batch_release(&pipe->batches[i]);
     plan_release(&pipe->plan);
+    ahead_release(&pipe->ahead);
     queue_free(pipe->empty);
     pthread_cond_destroy(&pipe->done);
     pthread_mutex_destroy(&pipe->done_lock);

@@ -236,6 +236,7 @@ static int collect_pending(void *ctx, int uploads_fd, const char *key, int dir_f
     };
     memcpy(row.name, id->name, sizeof row.name);
     memcpy(row.source, id->source, sizeof row.source);
+    memcpy(row.source_terms, id->source_terms, sizeof row.source_terms);
     memcpy(row.store_id, id->store_id, sizeof row.store_id);
     memcpy(row.store, id->store, sizeof row.store);
     return vec_push(&list->rows, row);

@@ -407,6 +407,20 @@ static int walk_directory(struct walk *w, uint32_t node, struct err *err)
     return r;
 }
 
+/* What a source has and no tree can hold. */
+static int tell_skipped(void *ctx, const char *path, const char *why)
+{
+    struct walk *w = ctx;
+
+    buf_clear(&w->path);
+    int r = buf_printf(&w->path, "%s: %s", path, why);
+    if (r < 0)
+        return r;
+    w->p->result.skipped_files++;
+    publish_notice(w->p, PUBLISH_NOTICE_KEY, buf_text(&w->path));
+    return 0;
+}
+
 int publish_walk(struct publish *p, struct err *err)
 {
     struct walk w = {.p = p};
@@ -422,6 +436,8 @@ int publish_walk(struct publish *p, struct err *err)
             break;
         publish_tell(p, false);
     }
+    if (r == 0 && source_each_skipped(p->source, tell_skipped, &w) < 0)
+        r = err_fail(err, -ENOMEM, "out of memory");
     if (r == 0)
         publish_tell(p, true);
     source_listing_release(&w.listing);

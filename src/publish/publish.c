@@ -97,6 +97,8 @@ static void identity_fill(const struct publish *p, struct log_identity *ret)
     (void)snprintf(ret->name, sizeof ret->name, "%s", p->o->name);
     (void)snprintf(ret->store, sizeof ret->store, "%s", p->store->location);
     (void)snprintf(ret->source, sizeof ret->source, "%s", p->source->location);
+    (void)snprintf(ret->source_terms, sizeof ret->source_terms, "%s",
+                   p->source->terms ? p->source->terms : "");
 }
 
 /* A later version that succeeded meanwhile stays the newest, so what is published now must not come

@@ -41,6 +41,7 @@ struct publish_progress {
 
 enum publish_notice_kind {
     PUBLISH_NOTICE_SKIPPED, /* a socket, device or FIFO */
+    PUBLISH_NOTICE_KEY,     /* cannot be a file; path: what it is called, and why */
     PUBLISH_NOTICE_PRIVATE, /* was not readable by all, becomes so (or is left out) */
     PUBLISH_NOTICE_CHANGED, /* changed while it was read, read again */
     PUBLISH_NOTICE_XATTR,   /* attributes too large, left out */
@@ -95,7 +96,8 @@ struct publish_pending {
     char name[64];
     uint32_t version;
     struct session_id session;
-    char source[4097]; /* location to open */
+    char source[4097];       /* location to open */
+    char source_terms[4097]; /* what else that needs; "" or as struct source has it */
     char store_id[33];
     char store[1024]; /* location of the store */
     int64_t started_ms;
