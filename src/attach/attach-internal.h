@@ -78,6 +78,7 @@ enum attach_kind {
     ATTACH_UNTIL,   /* the server mounts in view of all; unmounted when the process ends that the
                      * descriptor, a pidfd, stands for */
     ATTACH_VISIBLE, /* in view of all until somebody unmounts; with or without a descriptor */
+    ATTACH_TRIAL,   /* as ATTACH_NAMESPACE, but nobody is told of it */
 };
 
 /* The caller's side of a server process. */

@@ -23,7 +23,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define ATTRIBUTES (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+#define ATTRIBUTES (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME)
 /* What the kernel reads at once and ahead of need, where we may say so. */
 #define READ_AHEAD_KIB "1024"
 /* The magic number of EROFS; newer than the headers of our oldest distribution. */
@@ -31,7 +31,7 @@
 
 void attach_source_name(const struct attach_record *r, char ret[static ATTACH_SOURCE_MAX])
 {
-    (void)snprintf(ret, ATTACH_SOURCE_MAX, "grid:%s:%u", r->name, r->version); /* fits */
+    (void)snprintf(ret, ATTACH_SOURCE_MAX, ATTACH_SOURCE_FORMAT, r->name, r->version); /* fits */
 }
 
 static int set_text(int fs, const char *key, const char *value)
@@ -82,6 +82,7 @@ int attach_flat_mount(const struct attach_record *r, int *ret_mount_fd, int *ret
     }
     if (c == 0 && (fsconfig(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
                    fsconfig(fs, FSCONFIG_SET_FLAG, "allow_other", NULL, 0) < 0 ||
+                   fsconfig(fs, FSCONFIG_SET_FLAG, "default_permissions", NULL, 0) < 0 ||
                    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0))
         c = -errno;
     int mount_fd = c == 0 ? fsmount(fs, FSMOUNT_CLOEXEC, ATTRIBUTES) : -1;
@@ -182,6 +183,28 @@ int attach_kernel_mount(const struct attach_record *r, int flat_fd,
                         r->version);
     *ret_mount_fd = take_fd(&mount_fd);
     return 0;
+}
+
+int attach_kernel_try(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
+                      int *ret_mount_fd, struct err *err)
+{
+    const struct attach_devices none = {.fds = NULL};
+    struct attach_server server = ATTACH_SERVER_NONE;
+    AUTO(close_fd) int fuse_fd = -1;
+    AUTO(close_fd) int flat_fd = -1;
+    int c = attach_server_start(r, serve, ctx, NULL, 0, &server, err);
+
+    if (c < 0)
+        return c;
+    c = attach_flat_mount(r, &flat_fd, &fuse_fd, err);
+    if (c == 0) {
+        c = attach_server_command(&server, ATTACH_TRIAL, "/", fuse_fd);
+        c = c < 0 ? err_fail(err, c, "the server died") : attach_server_wait(&server, r, err);
+    }
+    if (c == 0)
+        c = attach_kernel_mount(r, flat_fd, &none, ret_mount_fd, err);
+    attach_server_close(&server);
+    return c;
 }
 
 int attach_kernel_show(const struct attach_record *r, int flat_fd, const char *place,

@@ -148,14 +148,14 @@ static void started(void *ctx, int code, const char *sentence)
     unsigned timeout = attach_request_timeout();
     char note[sizeof((struct attach_answer *)0)->sentence];
 
-    if (code == 0) {
+    if (code == 0 && s->kind != ATTACH_TRIAL) {
         write_record(s);
         log_info("serving %s:%u at %s", s->record->name, s->record->version, s->record->mountpoint);
         if (!sentence)
             sentence = protection_note(s, note);
         if (timeout)
             log_warning("the kernel ends this mount if a request takes longer than %u s", timeout);
-    } else {
+    } else if (code < 0) {
         log_error("%s", sentence ? sentence : strerror(-code));
     }
     answer(s, code, sentence);
@@ -250,13 +250,14 @@ static int mount_it(struct server *s, int fd, int *ret_fuse_fd, struct err *err)
 
     if (s->kind == ATTACH_UNTIL)
         s->until_fd = fd;
-    if (s->kind == ATTACH_NAMESPACE || (s->kind == ATTACH_VISIBLE && fd >= 0))
+    if (s->kind == ATTACH_NAMESPACE || s->kind == ATTACH_TRIAL ||
+        (s->kind == ATTACH_VISIBLE && fd >= 0))
         *ret_fuse_fd = fd;
     else
         c = attach_fuse_mount_helped(s->record, s->place, ret_fuse_fd, err);
-    if (c == 0 && s->kind != ATTACH_NAMESPACE)
+    if (c == 0 && s->kind != ATTACH_NAMESPACE && s->kind != ATTACH_TRIAL)
         s->mounted = !s->record->kernel && attach_fuse_find(s->place, &s->device) == 0;
-    if (c == 0 && s->record->kernel)
+    if (c == 0 && s->record->kernel && s->kind != ATTACH_TRIAL)
         c = attach_alive_hold(getpid(), &s->alive_fd);
     return c;
 }

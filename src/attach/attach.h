@@ -35,6 +35,12 @@ struct attach_record;
  * the one that becomes the command. */
 typedef void attach_note_fn(const struct attach_record *record, const char *sentence);
 
+/* Called in a child of the server process (supervise/supervise.h says what it gets and owes), and
+ * again in another one whenever that dies. Descriptors that the program itself opened
+ * (close-on-exec) are still open, those it inherited are closed, the log (base/log.h) and
+ * descriptor 2 lead to the log file, the directory is "/", and SIGTERM is taken care of. */
+typedef supervise_serve_fn attach_serve_fn;
+
 /* Files that the kernel reads a mount's data from itself. */
 struct attach_devices {
     int *fds; /* malloc()ed; in the order of the index's devices */
@@ -56,10 +62,16 @@ struct attach_kernel {
     void *ctx;
 };
 
-#define ATTACH_SOURCE_MAX 96
+#define ATTACH_SOURCE_MAX    96
+#define ATTACH_SOURCE_FORMAT "grid:%s:%u"
 struct attach_record;
 /* "grid:NAME:VERSION", as /proc/mounts shows it. */
 void attach_source_name(const struct attach_record *r, char ret[static ATTACH_SOURCE_MAX]);
+
+/* A mount of the kernel's that stands nowhere, to try out what it can do: r->kernel says what.
+ * Gone, with its server, when the descriptor is closed. */
+int attach_kernel_try(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
+                      int *ret_mount_fd, struct err *err);
 
 /* What a mount is, for records and listings. */
 struct attach_record {
@@ -78,12 +90,6 @@ struct attach_record {
     attach_note_fn *note;               /* may be NULL */
     const struct attach_kernel *kernel; /* NULL: the server's own file system is what is seen */
 };
-
-/* Called in a child of the server process (supervise/supervise.h says what it gets and owes), and
- * again in another one whenever that dies. Descriptors that the program itself opened
- * (close-on-exec) are still open, those it inherited are closed, the log (base/log.h) and
- * descriptor 2 lead to the log file, the directory is "/", and SIGTERM is taken care of. */
-typedef supervise_serve_fn attach_serve_fn;
 
 /* What reads may wait: for a store that does not answer, or for a server to take over. */
 #define ATTACH_PATIENCE_S 60

@@ -8,6 +8,7 @@
 
 #include "cli/cli.h"
 
+#include "attach/attach.h"
 #include "catalogue/catalogue.h"
 #include "fetch/fetch.h"
 #include "store/store.h"
@@ -164,8 +165,18 @@ int race_two_processes(const char *root, bool coherent, struct err *err);
 struct attach_record;
 struct supervise_child;
 
-/* How a server reads (reading.c): --memory, --io-timeout, --prefetch. */
+/* A pack that the kernel shall read where it lies. */
+struct serve_pack {
+    char key[OBJECT_KEY_MAX];
+    uint64_t length;
+};
+
+/* How a version is mounted (mode.h). */
+enum mode { MODE_AUTO, MODE_FUSE, MODE_NATIVE, MODE_LOCAL };
+
+/* How a server reads (reading.c): --mode, --memory, --io-timeout, --prefetch. */
 struct reading {
+    enum mode mode; /* wanted */
     uint64_t memory_bytes;
     int64_t io_timeout_ms;
     enum fetch_prefetch prefetch;
@@ -175,7 +186,8 @@ int reading_options(const struct args *args, struct reading *ret);
 
 /* For the table of a command. */
 #define OPTIONS_READING                                                                            \
-    {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},            \
+    {"--mode", 0, "MODE", "how: auto, fuse, native or local", NULL},                               \
+        {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},        \
         {"--io-timeout", 0, "TIME",                                                                \
          "how long a read may wait for a store that does not answer, e.g. 90 (seconds) or 30m; "   \
          "default 10m",                                                                            \
@@ -196,7 +208,16 @@ struct serve {
     struct reading reading;
     char text[HOLD_TEXT_MAX]; /* who holds it: "run r1" */
     bool require_lease;
+    enum mode mode;              /* what came of reading.mode; not MODE_AUTO */
+    struct attach_kernel kernel; /* the record's; not with MODE_FUSE */
+    struct serve_pack *packs;    /* owned; of MODE_LOCAL */
+    size_t pack_count;
 };
+void serve_release(struct serve *s);
+static inline void auto_serve_release(struct serve *s)
+{
+    serve_release(s);
+}
 /* An attach_note_fn: says why it is unprotected. */
 void serve_note(const struct attach_record *record, const char *sentence);
 /* Resolve `name` (version 0: newest) and fill in both. Gives an exit code. */

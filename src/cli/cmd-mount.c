@@ -6,6 +6,7 @@
  * as long as it is mounted.
  */
 #include "cli/cmd-mount.h"
+#include "cli/mode.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,10 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-const struct option cmd_mount_options[] = {{"--mode", 0, "MODE", "how: auto or fuse", NULL},
-                                           OPTIONS_READING,
-                                           OPTION_REQUIRE_LEASE,
-                                           OPTION_CLUSTER,
+const struct option cmd_mount_options[] = {OPTIONS_READING, OPTION_REQUIRE_LEASE, OPTION_CLUSTER,
                                            OPTION_END};
 
 const struct option cmd_unmount_options[] = {
@@ -27,21 +25,6 @@ const struct option cmd_unmount_options[] = {
 const struct option cmd_mounts_options[] = {OPTION_JSON, OPTION_END};
 
 /* ---- mount ---- */
-
-static int check_mode(const struct args *args)
-{
-    const char *mode = args_text(args, "--mode");
-
-    if (!mode || strcmp(mode, "auto") == 0 || strcmp(mode, "fuse") == 0)
-        return CLI_DONE;
-    if (strcmp(mode, "native") == 0)
-        return say_failed("--mode native is not supported by this version of grid: the kernel "
-                          "would have to mount the index itself; use --mode fuse");
-    if (strcmp(mode, "local") == 0)
-        return say_failed("--mode local is not supported by this version of grid: nothing is "
-                          "copied to this machine; use --mode fuse");
-    return say_usage(args->command, "--mode is auto or fuse, not '%s'", mode);
-}
 
 /* An existing directory with nothing in it: what a mount hides, nobody finds again. */
 static int check_mountpoint(const char *path, char ret_real[static PATH_MAX])
@@ -65,14 +48,12 @@ static int check_mountpoint(const char *path, char ret_real[static PATH_MAX])
 
 int cmd_mount(struct cli *cli, const struct args *args)
 {
-    struct serve serve = {0};
+    AUTO(serve_release) struct serve serve = {0};
     struct attach_record record = {0};
     struct err err = ERR_INIT;
     struct reading reading = {0};
-    int code = check_mode(args);
+    int code = reading_options(args, &reading);
 
-    if (code == CLI_DONE)
-        code = reading_options(args, &reading);
     if (code == CLI_DONE)
         code = check_mountpoint(args->words.at[1], record.mountpoint);
     if (code == CLI_DONE)
@@ -83,7 +64,11 @@ int cmd_mount(struct cli *cli, const struct args *args)
                    record.mountpoint); /* cut short */
     serve.require_lease = args_flag(args, "--require-lease");
     record.note = serve_note;
-    int r = attach_serve_background(&record, serve_run, &serve, &err);
+    int r;
+    do {
+        err_clear(&err);
+        r = attach_serve_background(&record, serve_run, &serve, &err);
+    } while (r == -EOPNOTSUPP && mode_step_down(&serve, &record, &err));
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 
@@ -138,10 +123,10 @@ struct mounts {
 static int add_json(struct mounts *m, const struct attach_record *r)
 {
     char time[FIGURE_MAX];
-    json_t *row = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:s}", "name", r->name, "version",
-                            (json_int_t)r->version, "cluster", r->cluster, "mode", r->mode,
-                            "protection", r->protection, "server", (json_int_t)r->server, "since",
-                            figure_utc_time(r->since_ms, time));
+    json_t *row = json_pack("{s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:s}", "name", r->name, "version",
+                            (json_int_t)r->version, "cluster", r->cluster, "mode", r->mode, "why",
+                            r->why, "protection", r->protection, "server", (json_int_t)r->server,
+                            "since", figure_utc_time(r->since_ms, time));
     int code =
         row ? json_set_bytes(row, "mountpoint", r->mountpoint, strlen(r->mountpoint)) : -ENOMEM;
 

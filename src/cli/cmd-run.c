@@ -5,6 +5,7 @@
  * What it attaches is in items.c, and how in src/attach.
  */
 #include "cli/cmd-mount.h"
+#include "cli/mode.h"
 
 #include "base/name.h"
 
@@ -54,7 +55,11 @@ static int run_prepared(struct items *items, char *const *rest)
 
     if (!argv)
         return say_failed("out of memory");
-    int r = attach_run(items->at, items->count, argv, &exit_code, &err);
+    int r;
+    do {
+        err_clear(&err);
+        r = attach_run(items->at, items->count, argv, &exit_code, &err);
+    } while (r == -EOPNOTSUPP && mode_step_down_all(items, &err));
     if (r < 0)
         (void)say_err(&err, r); /* the code is a shell's, if the command could not be run */
     return exit_code;

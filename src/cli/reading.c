@@ -2,7 +2,7 @@
 /*
  * How a server shall read: the options that `mount` and `run` share.
  */
-#include "cli/cli-internal.h"
+#include "cli/mode.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +58,11 @@ int reading_options(const struct args *args, struct reading *ret)
                *prefetch = args_text(args, "--prefetch");
     uint64_t bytes = FETCH_MEMORY_DEFAULT, seconds = IO_TIMEOUT_DEFAULT_S;
     enum fetch_prefetch what = FETCH_PREFETCH_ADAPTIVE;
+    enum mode mode = MODE_AUTO;
+    int code = mode_option(args, &mode);
+
+    if (code != CLI_DONE)
+        return code;
 
     if (memory &&
         (parse_bytes(memory, &bytes) < 0 || bytes < FETCH_MEMORY_MIN || bytes > MEMORY_MAX))
@@ -66,7 +71,9 @@ int reading_options(const struct args *args, struct reading *ret)
         return say_usage(args->command, "--io-timeout is a time from 1s to 24h, not '%s'", timeout);
     if (prefetch && parse_prefetch(prefetch, &what) < 0)
         return say_usage(args->command, "--prefetch is none, adaptive or all, not '%s'", prefetch);
-    *ret = (struct reading){
-        .memory_bytes = bytes, .io_timeout_ms = (int64_t)seconds * 1000, .prefetch = what};
+    *ret = (struct reading){.mode = mode,
+                            .memory_bytes = bytes,
+                            .io_timeout_ms = (int64_t)seconds * 1000,
+                            .prefetch = what};
     return CLI_DONE;
 }

@@ -7,6 +7,7 @@
  */
 #include "cli/cli-internal.h"
 #include "cli/guard.h"
+#include "cli/mode.h"
 
 #include "attach/attach.h"
 #include "base/log.h"
@@ -40,8 +41,10 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
     ret->reading = *reading;
     (void)snprintf(ret_record->name, sizeof ret_record->name, "%s", o.info.name);
     (void)snprintf(ret_record->cluster, sizeof ret_record->cluster, "%s", cli->cluster);
-    (void)snprintf(ret_record->mode, sizeof ret_record->mode, "fuse");
     ret_record->version = o.info.version;
+    code = mode_choose(cli, &o, ret, ret_record);
+    if (code != CLI_DONE)
+        return code;
     unsigned seconds = attach_request_timeout();
     if (seconds)
         say("warning: this machine's kernel takes mounts away if a read waits for more than %u s; "
@@ -50,10 +53,22 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
     return CLI_DONE;
 }
 
+void serve_release(struct serve *s)
+{
+    free(s->packs);
+    s->packs = NULL;
+}
+
 void serve_note(const struct attach_record *record, const char *sentence)
 {
     say("%s:%u is attached unprotected, and may be deleted meanwhile: %s", record->name,
         record->version, sentence);
+}
+
+/* Of struct front_flat. */
+static int read_flat(void *ctx, uint64_t offset, void *data, size_t size)
+{
+    return view_flat_read(ctx, offset, data, size);
 }
 
 static int64_t age(void *ctx)
@@ -68,6 +83,7 @@ int serve_run(void *ctx, struct supervise_child *child)
     AUTO(guard_free) struct guard *guard = NULL; /* lets go before the store is closed */
     struct front *front = NULL;
     struct err err = ERR_INIT;
+    char source[ATTACH_SOURCE_MAX];
     struct front_options options = {
         .fuse_fd = child->fuse_fd, .init = child->init, .init_size = child->init_size};
 
@@ -78,6 +94,12 @@ int serve_run(void *ctx, struct supervise_child *child)
     int r = open_again(s->store, s->coherent, &s->options, &s->info, &reading, &o, &err);
     if (r == 0)
         r = guard_new(o.catalogue, &s->info, s->text, s->require_lease, getppid(), &guard, &err);
+    struct front_flat flat = {.name = source, .read = read_flat, .ctx = o.view};
+    if (r == 0 && s->mode != MODE_FUSE) {
+        (void)snprintf(source, sizeof source, ATTACH_SOURCE_FORMAT, s->info.name, s->info.version);
+        flat.size = view_flat_size(o.view);
+        options.flat = &flat;
+    }
     if (r == 0)
         r = front_open(o.view, &options, &front, &err);
     if (r < 0) {
