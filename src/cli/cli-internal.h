@@ -100,6 +100,7 @@ struct opened {
     char path[4096];          /* what stood behind NAME[:N]/ */
     struct fetch *fetch;
     struct view *view;
+    struct linking_clients *linking; /* linking.h: who reads what is linked */
 };
 void opened_release(struct opened *o);
 static inline void auto_opened_release(struct opened *o)
@@ -274,6 +275,9 @@ COMMAND(session_enter);
 COMMAND(session_delete);
 COMMAND(doctor);
 COMMAND(clusters);
+COMMAND(credential);
+COMMAND(credential_create);
+COMMAND(credential_delete);
 COMMAND(set_cluster_context);
 COMMAND(help);
 

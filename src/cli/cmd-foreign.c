@@ -19,9 +19,6 @@ static const struct foreign foreign[] = {
     /* Not supported by this version. */
     {"datastore stats", CLI_FAILED,
      "'datastore stats'" NOT_IN_THIS_VERSION ": 'grid datastore mounts' lists what is mounted"},
-    {"credential", CLI_FAILED,
-     "'credential'" NOT_IN_THIS_VERSION
-     ": S3 stores use those that AWS's own tools find, and a cluster's 'profile'"},
 
     /* What rents machines. */
     {"login", CLI_USAGE,

@@ -85,6 +85,18 @@ static const struct command commands[] = {
      "compares clocks; of a bucket also its settings, of a directory its file system and space.\n"
      "Leaves nothing behind.",
      cmd_doctor_options, 0, 0, false, cmd_doctor},
+    {"credential", "", "list the roles that may read buckets of sources",
+     "A bucket that a datastore is made from, or links to, is read with what AWS's own tools find,\n"
+     "else with the first of these roles that may.",
+     cmd_credential_options, 0, 0, false, cmd_credential},
+    {"credential list", "", "list the roles that may read buckets of sources",
+     "The same as 'grid credential'.", cmd_credential_options, 0, 0, false, cmd_credential},
+    {"credential create", "", "store a role that may read buckets of sources",
+     "Prints the trust policy (with an external id) and the permission policy to install, then\n"
+     "takes the role's ARN. Only its name and the external id are kept, never keys.",
+     cmd_credential_create_options, 0, 0, false, cmd_credential_create},
+    {"credential delete", "NAME", "forget a stored role", NULL, cmd_credential_delete_options, 1, 1,
+     false, cmd_credential_delete},
     {"clusters", "", "list the configured stores", NULL, cmd_clusters_options, 0, 0, false,
      cmd_clusters},
     {"user set-cluster-context", "CLUSTER", "choose the cluster that commands use by default", NULL,

@@ -3,6 +3,7 @@
  * From "NAME:N/path" to an opened version, with a sentence for all that can be wrong on the way.
  */
 #include "cli/cli-internal.h"
+#include "cli/linking.h"
 
 #include "base/name.h"
 
@@ -165,6 +166,11 @@ static int attach_view(struct opened *o, const struct fetch_options *options, st
     struct fetch_options all = *options;
 
     all.store = o->store;
+    o->linking = linking_clients_new();
+    if (!o->linking)
+        return err_fail(err, -ENOMEM, "out of memory");
+    all.open_source = linking_open;
+    all.open_source_ctx = o->linking;
     int r = fetch_new(&all, &o->fetch);
 
     if (r < 0)
@@ -202,6 +208,7 @@ void opened_release(struct opened *o)
 {
     view_close(o->view);
     fetch_free(o->fetch);
+    linking_clients_free(o->linking);
     catalogue_close(o->catalogue);
     store_close(o->store);
     memset(o, 0, sizeof *o);
