@@ -26,7 +26,8 @@ const struct option cmd_create_options[] = {
     {"--source-endpoint", 0, "URL", "the server of an S3 source, if it is not the default", NULL},
     {"--source-region", 0, "REGION", "the region of an S3 source", NULL},
     {"--source-profile", 0, "PROFILE", "the AWS profile that may read an S3 source", NULL},
-    {"--no-copy", 0, NULL, "pin an S3 source in place; not supported by this version", NULL},
+    {"--no-copy", 0, NULL, "copy nothing: link to the objects of an S3 source as they are now",
+     NULL},
     OPTION_JSON,
     OPTION_END};
 
@@ -177,8 +178,22 @@ static void tell_done(const struct publish_result *r, double seconds)
         figure_bytes(r->bytes_stored, d), figure_things(r->packs_written, "new pack", e), seconds);
 }
 
+static void tell_linked(const struct publish_result *r, double seconds)
+{
+    char a[FIGURE_MAX], b[FIGURE_MAX], c[FIGURE_MAX];
+
+    say("%s, %s, linked and not copied: they are read from the source, and only as long as they "
+        "stay what they are; %s of tables and index stored; %.1f s",
+        figure_things(r->info.files, "file", a), figure_bytes(r->info.size_bytes, b),
+        figure_bytes(r->bytes_stored, c), seconds);
+}
+
 static int tell_failed(const struct telling *t, const struct err *err, int r)
 {
+    if (interrupt_signal && t->options->linked) {
+        say("interrupted; nothing of it is visible. The same command again begins anew");
+        return 128 + interrupt_signal;
+    }
     if (interrupt_signal) {
         say("interrupted; nothing of this upload is visible. The same command again, or 'grid "
             "datastore resume --name %s', continues it",
@@ -212,7 +227,11 @@ int publish_and_tell(struct cli *cli, struct opened *o, struct source *source,
     if (r < 0)
         return tell_failed(&t, &err, r);
 
-    tell_done(&result, (double)(env_real()->boot_ms(env_real()) - start) / 1000);
+    double seconds = (double)(env_real()->boot_ms(env_real()) - start) / 1000;
+    if (options->linked)
+        tell_linked(&result, seconds);
+    else
+        tell_done(&result, seconds);
     if (json)
         return json_print(json_version(cli, &result.info));
     printf("%s:%" PRIu32 "\n", result.info.name, result.info.version);
@@ -232,9 +251,8 @@ static int choose_source(const struct args *args, const char **ret)
         return say_usage(args->command, "SOURCE is given twice: as an argument and by --source");
     if (old)
         say("--source is deprecated: 'grid datastore create %s'", source);
-    if (args_flag(args, "--no-copy"))
-        return say_failed("--no-copy is for S3 sources, which are not supported by this version of "
-                          "grid; a directory is always copied");
+    if (args_flag(args, "--no-copy") && !source_is_bucket(source))
+        return say_failed("--no-copy is for S3 sources: %s is always copied", source);
     *ret = source;
     return CLI_DONE;
 }
@@ -297,7 +315,8 @@ int cmd_create(struct cli *cli, const struct args *args)
     struct source_choice choice = {.location = path,
                                    .endpoint = args_text(args, "--source-endpoint"),
                                    .region = args_text(args, "--source-region"),
-                                   .profile = args_text(args, "--source-profile")};
+                                   .profile = args_text(args, "--source-profile"),
+                                   .pins = args_flag(args, "--no-copy")};
     int r = source_choose(cli, &choice, &source, &err);
     if (r < 0)
         return say_err(&err, r);
@@ -321,6 +340,7 @@ int cmd_create(struct cli *cli, const struct args *args)
         return code;
 
     struct publish_options options = {.name = name,
+                                      .linked = args_flag(args, "--no-copy"),
                                       .append = args_flag(args, "--append"),
                                       .exclude_private = args_flag(args, "--exclude-private"),
                                       .trust_mtime = args_flag(args, "--trust-mtime")};

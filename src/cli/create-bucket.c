@@ -7,6 +7,7 @@
  * providers.
  */
 #include "cli/cmd-create.h"
+#include "cli/credential.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,42 @@ static const struct cluster *find_section(const struct cli *cli, const char *loc
     return NULL;
 }
 
+/* Whoever has stored roles may mean one of them: the first that may list the source is taken, if
+ * what is there without any may not. */
+static int choose_role(struct cli *cli, const char *location, struct source_s3_options *o,
+                       struct credential *role, struct err *err)
+{
+    AUTO(credentials_release) struct credentials stored = {0};
+    AUTO(free_ptr) char *path = NULL;
+    AUTO(s3_free) struct s3 *client = NULL;
+    char bucket[256], prefix[S3_KEY_MAX + 1];
+    const char *how = o->addressing ? o->addressing : "auto";
+    struct s3_options options = {
+        .endpoint = o->endpoint,
+        .region = o->region,
+        .profile = o->profile,
+        .ca_file = o->ca_file,
+        .addressing = strcmp(how, "path") == 0      ? S3_ADDRESSING_PATH
+                      : strcmp(how, "virtual") == 0 ? S3_ADDRESSING_VIRTUAL
+                                                    : S3_ADDRESSING_AUTO,
+    };
+
+    int r = credentials_path(&cli->places, &path, err);
+    if (r == 0)
+        r = credentials_read(path, &stored, err);
+    if (r < 0 || stored.rows.count == 0)
+        return r;
+    r = s3_parse_location(location, bucket, prefix, err);
+    if (r == 0)
+        r = credential_choose(path, &options, bucket, prefix, NULL, &client, role, err);
+    if (r < 0 || !*role->name)
+        return r;
+    say("reading %s with the credential %s", location, role->name);
+    o->role_arn = role->role_arn;
+    o->external_id = *role->external_id ? role->external_id : NULL;
+    return 0;
+}
+
 int source_open_bucket(struct cli *cli, const struct source_choice *c, struct source **ret,
                        struct err *err)
 {
@@ -60,8 +97,13 @@ int source_open_bucket(struct cli *cli, const struct source_choice *c, struct so
         o.addressing = section->addressing;
         o.ca_file = section->ca_file;
     }
+    AUTO(free_ptr) struct credential *role = calloc(1, sizeof *role);
+    int r = role ? choose_role(cli, c->location, &o, role, err)
+                 : err_fail(err, -ENOMEM, "out of memory");
+    if (r < 0)
+        return r;
     interrupt_catch();
-    int r = source_s3_open(c->location, &o, ret, err);
+    r = source_s3_open(c->location, &o, ret, err);
     progress_clear();
     return r;
 }

@@ -44,6 +44,30 @@ void linking_clients_free(struct linking_clients *l)
     free(l);
 }
 
+static void ignore_warning(void *ctx, const char *sentence)
+{
+}
+
+/* What the configuration says of the bucket: a profile, an authority. The place is the version's.
+ */
+static int read_section(const struct places *places, const char *bucket, struct config *config,
+                        struct s3_options *o, struct err *err)
+{
+    int r = config_read(config, places->system_config, !places->system_config_is_given,
+                        ignore_warning, NULL, err);
+
+    if (r == 0)
+        r = config_read(config, places->user_config, false, ignore_warning, NULL, err);
+    for (size_t i = 0; r == 0 && i < config->buckets.count; i++) {
+        const struct cluster *b = &config->buckets.at[i];
+        if (strcmp(b->name, bucket) != 0)
+            continue;
+        o->profile = b->profile;
+        o->ca_file = b->ca_file;
+    }
+    return r;
+}
+
 static int open_client(const struct link_place *place, const char *key, struct s3 **ret,
                        struct err *err)
 {
@@ -54,6 +78,7 @@ static int open_client(const struct link_place *place, const char *key, struct s
     };
     AUTO(free_ptr) char *path = NULL;
     struct places places = {0};
+    struct config config = {0};
     char standard[128];
     struct s3_options o = {
         .endpoint = place->endpoint,
@@ -70,9 +95,12 @@ static int open_client(const struct link_place *place, const char *key, struct s
     }
     int r = places_find(&places, err);
     if (r == 0)
+        r = read_section(&places, place->bucket, &config, &o, err);
+    if (r == 0)
         r = credentials_path(&places, &path, err);
     if (r == 0)
         r = credential_choose(path, &o, place->bucket, place->prefix, key, ret, NULL, err);
+    config_release(&config);
     places_release(&places);
     return r;
 }
