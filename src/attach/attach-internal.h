@@ -28,6 +28,8 @@ void attach_record_remove(const struct attach_record *r);
 void attach_protection_read(pid_t server, uint64_t start, char ret_word[static 16],
                             char *ret_sentence, size_t size);
 void attach_protection_remove(pid_t server, uint64_t start);
+/* attach-figures.c: beside it too. */
+void attach_figures_remove(pid_t server, uint64_t start);
 /* attach-alive.c: held by the process that asks and its children, until the last one is gone. */
 int attach_alive_hold(pid_t server, int *ret_fd);
 bool attach_alive_is_held(pid_t server, uint64_t start);
@@ -78,6 +80,7 @@ enum attach_kind {
     ATTACH_UNTIL,   /* the server mounts in view of all; unmounted when the process ends that the
                      * descriptor, a pidfd, stands for */
     ATTACH_VISIBLE, /* in view of all until somebody unmounts; with or without a descriptor */
+    ATTACH_SHARED,  /* of many jobs (attach-shared.h); `place` is its key */
     ATTACH_TRIAL,   /* as ATTACH_NAMESPACE, but nobody is told of it */
 };
 
@@ -97,6 +100,9 @@ struct attach_server {
 int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
                         const struct attach_server *others, size_t other_count,
                         struct attach_server *ret, struct err *err);
+/* The same for a server that is shared: it listens at this socket. */
+int attach_server_start_shared(const struct attach_item *item, int listen_fd, uint64_t socket_inode,
+                               struct attach_server *ret, struct err *err);
 /* Send the command; `place` is where the server mounts (or the caller did, in its namespace), an
  * absolute path; `fd` may be -1, and stays the caller's. */
 int attach_server_command(struct attach_server *s, enum attach_kind kind, const char *place,
@@ -132,12 +138,31 @@ struct attach_server_job {
     struct attach_record record; /* its mountpoint is what people see */
     attach_serve_fn *serve;
     void *serve_ctx;
-    int talk_fd; /* the command comes from here, the answer goes there */
-    int life_fd; /* open as long as it or its child lives */
+    int talk_fd;           /* the command comes from here, the answer goes there */
+    int life_fd;           /* open as long as it or its child lives */
+    int listen_fd;         /* of a shared one: where jobs come; else -1 */
+    uint64_t socket_inode; /* and how its name is known to be ours */
 };
 
 /* The server process, from its birth to its exit code. */
 int attach_server_main(struct attach_server_job *job);
+
+/* Its log is open, its directory is "/". */
+int attach_server_begin(const struct attach_record *r, struct err *err);
+
+/* ---- attach-join.c
+ * -------------------------------------------------------------------------------- */
+
+/* A connection to the shared server of an item, which is started if there is none. -EOPNOTSUPP: it
+ * cannot be shared here. */
+int attach_link_open(const struct attach_item *item, int *ret_link, struct err *err);
+/* Have it shown at `place`, a directory of this namespace. -EAGAIN: the server has ended meanwhile:
+ * begin anew. */
+int attach_link_join(int link, const struct attach_item *item, const char *place, struct err *err);
+/* The server has seen the end of that job, or has ended. */
+bool attach_link_ended(int link, int timeout_ms);
+/* Have it mounted in view of all, at item->record.mountpoint. -EOPNOTSUPP. */
+int attach_shared_visible(const struct attach_item *item, struct err *err);
 
 /* ---- attach-namespace.c
  * --------------------------------------------------------------------------- */

@@ -56,6 +56,7 @@ void attach_protection_remove(pid_t server, uint64_t start)
 
     if (dir_fd >= 0)
         (void)unlinkat(dir_fd, name, 0); /* none was written, or it is gone already */
+    attach_figures_remove(server, start);
 }
 
 void attach_protection_read(pid_t server, uint64_t start, char ret_word[static 16],

@@ -86,6 +86,11 @@ struct attach_record {
     int64_t since_ms;
     char run[80];        /* name of the run; "session/NAME"; "" for `mount` */
     char protection[16]; /* "protected": nobody can delete the version under it; "unprotected"... */
+    char holder[256];    /* who holds the version by it: "run r1" */
+    pid_t pid;           /* the process that asked for it; 0: of a server of its own */
+    uint32_t attachment; /* its number at a shared server; 0: of a server of its own */
+    int watch;           /* there: what tells that its namespace is gone; 0: it is in view */
+    uint64_t mount_id;   /* there: if it is in view */
     /* of the caller, not of the record: */
     attach_note_fn *note;               /* may be NULL */
     const struct attach_kernel *kernel; /* NULL: the server's own file system is what is seen */
@@ -101,13 +106,27 @@ unsigned attach_request_timeout(void);
  * (its parent, if that lives), for `mounts`; the sentence, if it is not empty, for the caller's
  * note. Before the server is ready, and whenever it changes. */
 int attach_protection_write(pid_t server, const char *word, const char *sentence);
+/* A small file for what that server counts, made if it is missing; it goes with the server's
+ * record. And what it says: the number of bytes, -ENOENT if there is none. */
+int attach_figures_open(pid_t server, int *ret_fd);
+ssize_t attach_figures_read(const struct attach_record *record, void *data, size_t size);
 
-/* Start a server in the background (a process of its own session, standard descriptors closed but
- * the log, which goes to <runtime>/log/), wait until it is ready or failed. The server writes the
- * record and removes it. `record->mountpoint` must be an existing empty directory; it is made
- * absolute. */
-int attach_serve_background(struct attach_record *record, attach_serve_fn *serve, void *ctx,
-                            struct err *err);
+/* One datastore to be attached. */
+struct attach_item {
+    struct attach_record record; /* name, version, cluster, mode, run, holder by the caller */
+    const char *target;          /* of a run: where the command sees it: absolute path */
+    attach_serve_fn *serve;
+    void *serve_ctx;
+    /* All else that must be the same for two jobs to use one server. NULL: it has its own. */
+    const char *share;
+    bool required; /* fail rather than attach unprotected */
+};
+
+/* Mount at `item->record.mountpoint`, an existing empty directory, which is made absolute. Joins
+ * the server of that version, or starts one in the background (a process of its own session,
+ * standard descriptors closed but the log, which goes to <runtime>/log/), and waits until it is
+ * ready or has failed. The server writes the record and removes it. */
+int attach_serve_background(struct attach_item *item, struct err *err);
 
 /* Live mounts of this user, oldest first: records whose server is alive. Those of dead servers are
  * removed on the way, and so is a visible mount that such a server left behind. */
@@ -116,14 +135,6 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err);
 /* Unmount what attach_serve_background() mounted, and wait until its server is gone. -EINVAL: no
  * datastore is mounted there; -EBUSY: in use, unless `lazy`. */
 int attach_unmount(const char *mountpoint, bool lazy, struct err *err);
-
-/* One datastore of a run. */
-struct attach_item {
-    struct attach_record record; /* name, version, cluster, mode, run filled in by the caller */
-    const char *target;          /* where the command sees it: absolute path */
-    attach_serve_fn *serve;
-    void *serve_ctx;
-};
 
 /* Run argv with all items attached; blocks until it ended; *ret_exit is its exit code (128 + signal
  * if it was killed). Signals that reach us are passed on; the terminal is the command's. On failure
@@ -180,7 +191,7 @@ struct attach_job_ops {
 int attach_jobs_begin(struct attach_jobs *jobs, const struct attach_job_ops *ops, void *ctx,
                       struct err *err);
 /* When it is ready and serves: lets jobs in, on a thread. */
-int attach_jobs_serve(struct attach_jobs *jobs, bool again, struct err *err);
+int attach_jobs_serve(struct attach_jobs *jobs, struct err *err);
 void attach_jobs_end(struct attach_jobs *jobs); /* of the thread */
 
 #endif

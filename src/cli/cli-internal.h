@@ -9,6 +9,8 @@
 #include "cli/cli.h"
 
 #include "attach/attach.h"
+#include "cache/cache.h"
+#include "base/digest.h"
 #include "catalogue/catalogue.h"
 #include "fetch/fetch.h"
 #include "store/store.h"
@@ -93,8 +95,23 @@ void progress_format(const struct progress *p, double seconds, size_t columns, c
 
 /* ---- opened things (opened.c) ---- */
 
+/* The disk cache (cache-place.c). */
+struct cache_place {
+    const char *dir; /* borrowed from places; NULL: none */
+    uint64_t size_bytes; /* 0: a share of the disk */
+    bool off;
+};
+/* "4G", or "none". 0 or -EINVAL. */
+int cache_place_parse(const char *text, struct cache_place *place);
+/* GRID_CACHE, GRID_CACHE_SIZE and --cache-size (`args` NULL: without). Gives an exit code. */
+int cache_place_choose(const struct cli *cli, const struct args *args, struct cache_place *ret);
+/* False: a store on a local disk needs none, or it is switched off. */
+bool cache_place_is_wanted(const struct cache_place *place, struct store *store);
+int cache_place_open(const struct cache_place *place, struct cache **ret, struct err *err);
+
 struct opened {
     struct store *store;
+    struct cache *cache; /* NULL: none */
     struct catalogue *catalogue;
     struct version_info info; /* resolved */
     char path[4096];          /* what stood behind NAME[:N]/ */
@@ -121,11 +138,13 @@ int open_store(const struct cli *cli, bool write, struct store **ret, struct err
 int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err);
 int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
 int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
+int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
+                     const struct cache_place *place, struct opened *o);
 /* Without sentences, for server processes: store, catalogue and view of a version that was resolved
  * before. */
 int open_again(const char *store, bool coherent, const struct store_options *options,
                const struct version_info *info, const struct fetch_options *reading,
-               struct opened *o, struct err *err);
+               const struct cache_place *place, struct opened *o, struct err *err);
 
 /* ---- walks (walk.c) ---- */
 
@@ -163,7 +182,6 @@ int race_two_processes(const char *root, bool coherent, struct err *err);
 
 /* ---- servers (serve.c) ---- */
 
-struct attach_record;
 struct supervise_child;
 
 /* A pack that the kernel shall read where it lies. */
@@ -175,20 +193,28 @@ struct serve_pack {
 /* How a version is mounted (mode.h). */
 enum mode { MODE_AUTO, MODE_FUSE, MODE_NATIVE, MODE_LOCAL };
 
-/* How a server reads (reading.c): --mode, --memory, --io-timeout, --prefetch. */
+/* How a server reads (reading.c): --mode, --memory, --cache-size, --io-timeout, --prefetch. */
 struct reading {
     enum mode mode; /* wanted */
     uint64_t memory_bytes;
     int64_t io_timeout_ms;
     enum fetch_prefetch prefetch;
+    struct cache_place cache;
 };
 /* What was given, else the defaults. Gives an exit code. */
-int reading_options(const struct args *args, struct reading *ret);
+int reading_options(const struct cli *cli, const struct args *args, struct reading *ret);
 
 /* For the table of a command. */
+#define OPTION_CACHE_SIZE                                                                          \
+    {                                                                                              \
+        "--cache-size", 0, "SIZE",                                                                 \
+            "disk that the cache may take, e.g. 200G, or none; default: a quarter of the disk",    \
+            NULL                                                                                   \
+    }
 #define OPTIONS_READING                                                                            \
     {"--mode", 0, "MODE", "how: auto, fuse, native or local", NULL},                               \
         {"--memory", 0, "SIZE", "memory for what was read, e.g. 512M; default 256M", NULL},        \
+        OPTION_CACHE_SIZE,                                                                         \
         {"--io-timeout", 0, "TIME",                                                                \
          "how long a read may wait for a store that does not answer, e.g. 90 (seconds) or 30m; "   \
          "default 10m",                                                                            \
@@ -209,6 +235,7 @@ struct serve {
     struct reading reading;
     char text[HOLD_TEXT_MAX]; /* who holds it: "run r1" */
     bool require_lease;
+    char share[DIGEST_HEX_SIZE]; /* of attach_item */
     enum mode mode;              /* what came of reading.mode; not MODE_AUTO */
     struct attach_kernel kernel; /* the record's; not with MODE_FUSE */
     struct serve_pack *packs;    /* owned; of MODE_LOCAL */
@@ -268,6 +295,8 @@ COMMAND(gc);
 COMMAND(mount);
 COMMAND(unmount);
 COMMAND(mounts);
+COMMAND(prefetch);
+COMMAND(stats);
 COMMAND(run);
 COMMAND(session_list);
 COMMAND(session_create);

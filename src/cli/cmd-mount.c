@@ -49,26 +49,28 @@ static int check_mountpoint(const char *path, char ret_real[static PATH_MAX])
 int cmd_mount(struct cli *cli, const struct args *args)
 {
     AUTO(serve_release) struct serve serve = {0};
-    struct attach_record record = {0};
+    struct attach_item item = {.serve = serve_run, .serve_ctx = &serve, .share = serve.share};
+    struct attach_record *record = &item.record;
     struct err err = ERR_INIT;
     struct reading reading = {0};
-    int code = reading_options(args, &reading);
+    int code = reading_options(cli, args, &reading);
 
     if (code == CLI_DONE)
-        code = check_mountpoint(args->words.at[1], record.mountpoint);
+        code = check_mountpoint(args->words.at[1], record->mountpoint);
     if (code == CLI_DONE)
-        code = serve_prepare(cli, args->words.at[0], 0, &reading, &serve, &record);
+        code = serve_prepare(cli, args->words.at[0], 0, &reading, &serve, record);
     if (code != CLI_DONE)
         return code;
     (void)snprintf(serve.text, sizeof serve.text, "mount %.240s",
-                   record.mountpoint); /* cut short */
-    serve.require_lease = args_flag(args, "--require-lease");
-    record.note = serve_note;
+                   record->mountpoint); /* cut short */
+    (void)snprintf(record->holder, sizeof record->holder, "%s", serve.text); /* of the same size */
+    serve.require_lease = item.required = args_flag(args, "--require-lease");
+    record->note = serve_note;
     int r;
     do {
         err_clear(&err);
-        r = attach_serve_background(&record, serve_run, &serve, &err);
-    } while (r == -EOPNOTSUPP && mode_step_down(&serve, &record, &err));
+        r = attach_serve_background(&item, &err);
+    } while (r == -EOPNOTSUPP && mode_step_down(&serve, record, &err));
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 

@@ -62,6 +62,14 @@ static const struct command commands[] = {
      cmd_unmount},
     {"datastore mounts", "", "list mounted versions", NULL, cmd_mounts_options, 0, 0, false,
      cmd_mounts},
+    {"datastore prefetch", "[NAME[:N][/PATH]] [PATH ...]", "fetch a version into the disk cache",
+     "All of it, or the files at and below some paths. Interrupted, the same command goes on where\n"
+     "it stopped. What is in a store on this machine's disk needs no cache.",
+     cmd_prefetch_options, 0, ARGS_ANY, false, cmd_prefetch},
+    {"datastore stats", "", "show how reads of the live mounts went",
+     "Hits and misses in memory, bytes from memory, disk cache and store, times of the store's\n"
+     "answers, and for how long readers waited; and how full the cache is.",
+     cmd_stats_options, 0, 0, false, cmd_stats},
     {"run", "[--] [COMMAND ...]", "run a command with datastores attached; alone: list runs",
      "Each --datastore_name may be followed by its own --datastore_version and\n"
      "--datastore_mount_dir. A COMMAND that ends in .py is run with python3. The exit code is the\n"

@@ -79,7 +79,9 @@ static int prepare(struct cli *cli, const struct args *args, struct items *items
         return code;
     (void)snprintf(item->record.run, sizeof item->record.run, "%s", run);
     (void)snprintf(items->serves[i].text, sizeof items->serves[i].text, "%s", text);
-    items->serves[i].require_lease = args_flag(args, "--require-lease");
+    (void)snprintf(item->record.holder, sizeof item->record.holder, "%s", text);
+    items->serves[i].require_lease = item->required = args_flag(args, "--require-lease");
+    item->share = items->serves[i].share;
     item->record.note = serve_note;
     item->target = items->targets[i];
     item->serve = serve_run;

@@ -5,6 +5,7 @@
 #include "cli/cli-internal.h"
 #include "cli/linking.h"
 
+#include "base/log.h"
 #include "base/name.h"
 
 #include <stdlib.h>
@@ -166,6 +167,7 @@ static int attach_view(struct opened *o, const struct fetch_options *options, st
     struct fetch_options all = *options;
 
     all.store = o->store;
+    all.cache = o->cache;
     o->linking = linking_clients_new();
     if (!o->linking)
         return err_fail(err, -ENOMEM, "out of memory");
@@ -182,18 +184,34 @@ static int attach_view(struct opened *o, const struct fetch_options *options, st
 
 int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o)
 {
+    struct cache_place place;
+    int code = cache_place_choose(cli, NULL, &place);
+
+    return code == CLI_DONE ? open_view_cached(cli, reference, path_allowed, &place, o) : code;
+}
+
+int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
+                     const struct cache_place *place, struct opened *o)
+{
     struct err err = ERR_INIT;
     int code = open_version(cli, reference, path_allowed, o);
 
     if (code != CLI_DONE)
         return code;
-    int r = attach_view(o, &(struct fetch_options){.store = NULL}, &err);
+    int r = 0;
+    if (cache_place_is_wanted(place, o->store))
+        r = cache_place_open(place, &o->cache, &err);
+    if (r < 0) {
+        say("reading without a cache: %s", err_text(&err, r));
+        err_clear(&err);
+    }
+    r = attach_view(o, &(struct fetch_options){.store = NULL}, &err);
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 
 int open_again(const char *store, bool coherent, const struct store_options *options,
                const struct version_info *info, const struct fetch_options *reading,
-               struct opened *o, struct err *err)
+               const struct cache_place *place, struct opened *o, struct err *err)
 {
     o->info = *info;
     int r = open_retried(store, store_flags(true, coherent), options, &o->store, NULL);
@@ -201,13 +219,20 @@ int open_again(const char *store, bool coherent, const struct store_options *opt
         r = open_retried(store, store_flags(false, coherent), options, &o->store, err);
     if (r == 0)
         r = catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
-    return r < 0 ? r : attach_view(o, reading, err);
+    if (r < 0)
+        return r;
+    struct err why = ERR_INIT;
+    r = cache_place_is_wanted(place, o->store) ? cache_place_open(place, &o->cache, &why) : 0;
+    if (r < 0)
+        log_warning("reading without a cache: %s", err_text(&why, r));
+    return attach_view(o, reading, err);
 }
 
 void opened_release(struct opened *o)
 {
     view_close(o->view);
     fetch_free(o->fetch);
+    cache_close(o->cache);
     linking_clients_free(o->linking);
     catalogue_close(o->catalogue);
     store_close(o->store);

@@ -52,14 +52,18 @@ static int parse_prefetch(const char *text, enum fetch_prefetch *ret)
     return -EINVAL;
 }
 
-int reading_options(const struct args *args, struct reading *ret)
+int reading_options(const struct cli *cli, const struct args *args, struct reading *ret)
 {
     const char *memory = args_text(args, "--memory"), *timeout = args_text(args, "--io-timeout"),
                *prefetch = args_text(args, "--prefetch");
     uint64_t bytes = FETCH_MEMORY_DEFAULT, seconds = IO_TIMEOUT_DEFAULT_S;
     enum fetch_prefetch what = FETCH_PREFETCH_ADAPTIVE;
     enum mode mode = MODE_AUTO;
+    struct cache_place cache;
     int code = mode_option(args, &mode);
+
+    if (code == CLI_DONE)
+        code = cache_place_choose(cli, args, &cache);
 
     if (code != CLI_DONE)
         return code;
@@ -74,6 +78,7 @@ int reading_options(const struct args *args, struct reading *ret)
     *ret = (struct reading){.mode = mode,
                             .memory_bytes = bytes,
                             .io_timeout_ms = (int64_t)seconds * 1000,
-                            .prefetch = what};
+                            .prefetch = what,
+                            .cache = cache};
     return CLI_DONE;
 }

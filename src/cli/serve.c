@@ -8,14 +8,36 @@
 #include "cli/cli-internal.h"
 #include "cli/guard.h"
 #include "cli/mode.h"
+#include "cli/tally.h"
 
 #include "attach/attach.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "front/front.h"
 #include "supervise/supervise.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Who asks for the same bytes in the same way may have the same server. */
+static int make_share(const struct opened *o, struct serve *s)
+{
+    AUTO(buf_release) struct buf text = BUF_INIT(64u << 10);
+    const struct reading *r = &s->reading;
+    char session[33];
+
+    session_id_to_hex(&o->info.session, session);
+    int c = buf_printf(&text, "%s %s %" PRIu64 " %" PRId64 " %d %" PRIu64 " %d %s",
+                       catalogue_store_id(o->catalogue), session, r->memory_bytes, r->io_timeout_ms,
+                       (int)r->prefetch, r->cache.size_bytes, r->cache.off,
+                       r->cache.dir ? r->cache.dir : "");
+    if (c < 0)
+        return say_failed("out of memory");
+    struct digest d = digest_of(text.data, text.size);
+    digest_to_hex(&d, s->share);
+    return CLI_DONE;
+}
 
 int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
                   const struct reading *reading, struct serve *ret,
@@ -43,6 +65,8 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
     (void)snprintf(ret_record->cluster, sizeof ret_record->cluster, "%s", cli->cluster);
     ret_record->version = o.info.version;
     code = mode_choose(cli, &o, ret, ret_record);
+    if (code == CLI_DONE)
+        code = make_share(&o, ret);
     if (code != CLI_DONE)
         return code;
     unsigned seconds = attach_request_timeout();
@@ -76,6 +100,59 @@ static int64_t age(void *ctx)
     return front_age_ms(ctx);
 }
 
+/* ---- jobs of a shared server: attach_job_ops over a guard */
+
+static int job_join(void *ctx, const struct attach_job *job, uint64_t *ret_id, char *note,
+                    size_t note_size, struct err *err)
+{
+    struct err why = ERR_INIT;
+    int r = guard_join(ctx, job->text, job->pid, job->required, ret_id, err);
+
+    if (r == 0 && guard_is_unprotected(ctx, &why))
+        (void)snprintf(note, note_size, "%s", why.text); /* or cut short */
+    return r;
+}
+
+static void job_leave(void *ctx, uint64_t id)
+{
+    guard_leave(ctx, id);
+}
+
+static const struct attach_job_ops job_ops = {.join = job_join, .leave = job_leave};
+
+/* Everything is held that somebody has attached. */
+static int hold_all(const struct serve *s, const struct supervise_child *child, struct guard *guard,
+                    struct err *err)
+{
+    uint64_t id;
+    int r = child->more ? attach_jobs_begin(child->more, &job_ops, guard, err)
+                        : guard_join(guard, s->text, getppid(), s->require_lease, &id, err);
+
+    if (r == 0 && child->again)
+        guard_settle(guard);
+    return r;
+}
+
+static void serve_requests(struct supervise_child *child, struct front *front)
+{
+    struct err err = ERR_INIT;
+    int r = 0;
+
+    supervise_ready(child);
+    supervise_watch_age(child, age, front);
+    if (child->more)
+        r = attach_jobs_serve(child->more, &err);
+    if (r < 0)
+        log_error("%s", err_text(&err, r));
+    err_clear(&err);
+    r = front_serve(front, &err);
+    if (r < 0)
+        log_error("%s", err_text(&err, r));
+    supervise_watch_age(child, NULL, NULL);
+    if (child->more)
+        attach_jobs_end(child->more);
+}
+
 int serve_run(void *ctx, struct supervise_child *child)
 {
     const struct serve *s = ctx;
@@ -91,9 +168,12 @@ int serve_run(void *ctx, struct supervise_child *child)
                                     .io_timeout_ms = s->reading.io_timeout_ms,
                                     .prefetch = s->reading.prefetch};
 
-    int r = open_again(s->store, s->coherent, &s->options, &s->info, &reading, &o, &err);
+    int r = open_again(s->store, s->coherent, &s->options, &s->info, &reading, &s->reading.cache,
+                       &o, &err);
     if (r == 0)
-        r = guard_new(o.catalogue, &s->info, s->text, s->require_lease, getppid(), &guard, &err);
+        r = guard_new(o.catalogue, &s->info, getppid(), &guard, &err);
+    if (r == 0)
+        r = hold_all(s, child, guard, &err);
     struct front_flat flat = {.name = source, .read = read_flat, .ctx = o.view};
     if (r == 0 && s->mode != MODE_FUSE) {
         (void)snprintf(source, sizeof source, ATTACH_SOURCE_FORMAT, s->info.name, s->info.version);
@@ -106,12 +186,9 @@ int serve_run(void *ctx, struct supervise_child *child)
         supervise_failed(child, r, err_text(&err, r));
         return CLI_FAILED;
     }
-    supervise_ready(child);
-    supervise_watch_age(child, age, front);
-    r = front_serve(front, &err);
-    if (r < 0)
-        log_error("%s", err_text(&err, r));
-    supervise_watch_age(child, NULL, NULL);
+    struct tally_keeper *tally = tally_keep(&o);
+    serve_requests(child, front);
+    tally_keeper_free(tally);
     front_free(front);
-    return r < 0 ? CLI_FAILED : CLI_DONE;
+    return CLI_DONE;
 }
