@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Words of Grid that this program does not have: what rents cloud machines, and what this version
- * does not support. Known, so that nobody has to guess: one sentence on what to use instead.
+ * Words of Grid that this program does not have: what rents cloud machines. Known, so that nobody
+ * has to guess: one sentence on what to use instead.
  */
 #include "cli/cli-internal.h"
 
 #include <string.h>
-
-#define NOT_IN_THIS_VERSION " is not supported by this version of grid"
 
 struct foreign {
     const char *words;
@@ -16,10 +14,6 @@ struct foreign {
 };
 
 static const struct foreign foreign[] = {
-    /* Not supported by this version. */
-    {"datastore stats", CLI_FAILED,
-     "'datastore stats'" NOT_IN_THIS_VERSION ": 'grid datastore mounts' lists what is mounted"},
-
     /* What rents machines. */
     {"login", CLI_USAGE,
      "'grid login' is not needed here: there is no account; stores are "

@@ -50,7 +50,3 @@ done
 for option in --instance_type=g4 --gpus=1 --use_spot --disk_size=100; do
     expect 2 'rented machine' "$GRID" run $option --datastore_name x -- true
 done
-for words in "datastore stats"; do
-    # shellcheck disable=SC2086
-    expect 1 'not supported by this version of grid' "$GRID" $words
-done
