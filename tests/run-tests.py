@@ -124,7 +124,7 @@ def run_case(path, options):
                XDG_DATA_HOME=private + '/data', XDG_CACHE_HOME=private + '/cache', XDG_CONFIG_HOME=private + '/config',
                XDG_STATE_HOME=private + '/state', GRID_RUNTIME_DIR=private + '/runtime', TMPDIR=private,
                GRID_STORE='file://' + private + '/store', GRID_CACHE=private + '/cache/grid',
-               GRID_CONFIG_SYSTEM=private + '/etc-config')
+               GRID_CONFIG_SYSTEM=private + '/etc-config', GRID_SERVER_IDLE='0')
     env.pop('XDG_RUNTIME_DIR', None)
     if options.soak:
         env['SOAK'] = '1'

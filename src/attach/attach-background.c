@@ -2,7 +2,7 @@
 /*
  * Mounts in view of all, that stay until somebody unmounts them.
  */
-#include "attach/attach-internal.h"
+#include "attach/attach-shared.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -39,21 +39,15 @@ static int make_absolute(char path[static ATTACH_PATH_MAX], struct err *err)
     return 0;
 }
 
-int attach_serve_background(struct attach_record *record, attach_serve_fn *serve, void *ctx,
-                            struct err *err)
+/* A server for this mount alone. */
+static int serve_alone(const struct attach_item *item, struct err *err)
 {
+    const struct attach_record *record = &item->record;
     struct attach_server server = ATTACH_SERVER_NONE;
     AUTO(close_fd) int fd = -1;
     AUTO(close_fd) int flat_fd = -1;
-    dev_t device;
-    int c = make_absolute(record->mountpoint, err);
+    int c = attach_server_start(record, item->serve, item->serve_ctx, NULL, 0, &server, err);
 
-    if (c == 0 && attach_fuse_find(record->mountpoint, &device) == 0)
-        return err_fail(err, -EBUSY, "a datastore is mounted at %s already", record->mountpoint);
-    if (c == 0)
-        c = check_empty(record->mountpoint, err);
-    if (c == 0)
-        c = attach_server_start(record, serve, ctx, NULL, 0, &server, err);
     if (c < 0)
         return c;
     if (record->kernel)
@@ -76,6 +70,26 @@ int attach_serve_background(struct attach_record *record, attach_serve_fn *serve
     return c;
 }
 
+int attach_serve_background(struct attach_item *item, struct err *err)
+{
+    struct attach_record *record = &item->record;
+    struct err why = ERR_INIT;
+    dev_t device;
+    int c = make_absolute(record->mountpoint, err);
+
+    if (c == 0 && attach_fuse_find(record->mountpoint, &device) == 0)
+        return err_fail(err, -EBUSY, "a datastore is mounted at %s already", record->mountpoint);
+    if (c == 0)
+        c = check_empty(record->mountpoint, err);
+    if (c < 0)
+        return c;
+    /* The server mounts where it is: in the machine's own namespace. */
+    c = apart_is_possible() ? attach_shared_visible(item, &why) : -EOPNOTSUPP;
+    if (c == -EOPNOTSUPP)
+        return serve_alone(item, err);
+    return c < 0 ? err_fail(err, c, "%s", err_text(&why, c)) : 0;
+}
+
 /* ---- unmounting
  * ---------------------------------------------------------------------------------------- */
 
@@ -96,13 +110,15 @@ static int match(void *ctx, const struct attach_record *r)
     return 0;
 }
 
+/* Of its server, or of this mount at one that goes on. */
 static void wait_for_end(const struct attach_record *r)
 {
-    struct timespec pause = {.tv_nsec = 5000000};
+    struct timespec pause = {.tv_nsec = 2000000};
     uint64_t start;
 
-    for (int waited = 0; waited < GONE_MS; waited += 5) {
-        if (attach_process_start(r->server, &start) < 0 || start != r->server_start)
+    for (int waited = 0; waited < GONE_MS; waited += 2) {
+        if (attach_process_start(r->server, &start) < 0 || start != r->server_start ||
+            (r->attachment && !attach_record_exists(r)))
             return;
         (void)nanosleep(&pause, NULL); /* too early does no harm */
     }

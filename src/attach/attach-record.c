@@ -4,7 +4,7 @@
  * lines with every byte that is not plain written as %XX. Parsed strictly: every key once, none
  * unknown. A record lives as long as its server; who finds one whose server is gone removes it.
  */
-#include "attach/attach-internal.h"
+#include "attach/attach-shared.h"
 
 #include "base/file.h"
 #include "base/hex.h"
@@ -46,7 +46,10 @@ int attach_process_start(pid_t pid, uint64_t *ret_start)
 
 static void file_name(const struct attach_record *r, char name[static FILE_NAME_MAX])
 {
-    (void)snprintf(name, FILE_NAME_MAX, "%d-%" PRIu64, (int)r->server, r->server_start);
+    int n = snprintf(name, FILE_NAME_MAX, "%d-%" PRIu64, (int)r->server, r->server_start);
+
+    if (r->attachment) /* one of many: all of it fits */
+        (void)snprintf(name + n, FILE_NAME_MAX - (size_t)n, "-%" PRIu32, r->attachment);
 }
 
 /* ---- text
@@ -87,7 +90,14 @@ static int record_encode(const struct attach_record *r, struct buf *b)
     if (c == 0)
         c = buf_printf(b, "server=%d\nserver_start=%" PRIu64 "\nsince_ms=%" PRId64 "\n",
                        (int)r->server, r->server_start, r->since_ms);
-    return c == 0 ? put_text(b, "run", r->run) : c;
+    if (c == 0)
+        c = put_text(b, "run", r->run);
+    if (c == 0)
+        c = put_text(b, "holder", r->holder);
+    return c == 0
+               ? buf_printf(b, "pid=%d\nattachment=%" PRIu32 "\nwatch=%d\nmount_id=%" PRIu64 "\n",
+                            (int)r->pid, r->attachment, r->watch, r->mount_id)
+               : c;
 }
 
 static int get_text(const char *value, size_t length, char *text, size_t size)
@@ -128,8 +138,9 @@ static int get_number(const char *value, size_t length, uint64_t max, uint64_t *
     return 0;
 }
 
-static const char *const keys[] = {"name",   "version",      "cluster",  "mountpoint", "mode",
-                                   "server", "server_start", "since_ms", "run",        "why"};
+static const char *const keys[] = {
+    "name", "version", "cluster", "mountpoint", "mode",       "server", "server_start", "since_ms",
+    "run",  "why",     "holder",  "pid",        "attachment", "watch",  "mount_id"};
 #define KEY_COUNT (sizeof keys / sizeof keys[0])
 
 static int set_field(struct attach_record *r, size_t key, const char *value, size_t length)
@@ -162,8 +173,24 @@ static int set_field(struct attach_record *r, size_t key, const char *value, siz
         return c;
     case 8:
         return get_text(value, length, r->run, sizeof r->run);
-    default:
+    case 9:
         return get_text(value, length, r->why, sizeof r->why);
+    case 10:
+        return get_text(value, length, r->holder, sizeof r->holder);
+    case 11:
+        c = get_number(value, length, INT_MAX, &n);
+        r->pid = (pid_t)n;
+        return c;
+    case 12:
+        c = get_number(value, length, UINT32_MAX, &n);
+        r->attachment = (uint32_t)n;
+        return c;
+    case 13:
+        c = get_number(value, length, INT_MAX, &n);
+        r->watch = (int)n;
+        return c;
+    default:
+        return get_number(value, length, INT64_MAX, &r->mount_id);
     }
 }
 
@@ -231,8 +258,10 @@ void attach_record_remove(const struct attach_record *r)
 {
     char dir[ATTACH_PATH_MAX], name[FILE_NAME_MAX];
 
-    attach_protection_remove(r->server, r->server_start);
-    attach_alive_remove(r->server, r->server_start);
+    if (r->attachment == 0) { /* else they are the server's, which goes on */
+        attach_protection_remove(r->server, r->server_start);
+        attach_alive_remove(r->server, r->server_start);
+    }
     if (attach_runtime_sub("mounts", dir, NULL) < 0)
         return;
     AUTO(close_fd) int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -314,6 +343,7 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err)
 
     if (c < 0)
         return c;
+    registry_sweep();
     AUTO(close_dir) DIR *d = opendir(dir);
     if (!d)
         return err_fail(err, -errno, "cannot read %s: %s", dir, strerror(errno));
@@ -337,4 +367,48 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err)
         c = fn(ctx, &live.at[i]);
     vec_release(&live);
     return c;
+}
+
+/* The prefix is that of file_name(). */
+int attach_record_each_of(pid_t server, uint64_t start, attach_record_fn *fn, void *ctx)
+{
+    VEC(uint32_t) numbers = {0};
+    char dir[ATTACH_PATH_MAX], prefix[FILE_NAME_MAX];
+    int c = attach_runtime_sub("mounts", dir, NULL);
+
+    if (c < 0)
+        return c;
+    AUTO(close_dir) DIR *d = opendir(dir);
+    if (!d)
+        return -errno;
+    int length = snprintf(prefix, sizeof prefix, "%d-%" PRIu64 "-", (int)server, start);
+    struct dirent *e;
+    while (c == 0 && (e = readdir(d)) != NULL && numbers.count < RECORD_COUNT_MAX) {
+        uint32_t number;
+        if (strncmp(e->d_name, prefix, (size_t)length) == 0 &&
+            sscanf(e->d_name + length, "%" SCNu32, &number) == 1)
+            c = vec_push(&numbers, number);
+    }
+    for (size_t i = 0; c == 0 && i < numbers.count; i++) {
+        struct attach_record r = {
+            .server = server, .server_start = start, .attachment = numbers.at[i]};
+        char name[FILE_NAME_MAX];
+        file_name(&r, name);
+        if (record_read(dirfd(d), name, &r) == 0)
+            c = fn(ctx, &r);
+    }
+    vec_release(&numbers);
+    return c;
+}
+
+bool attach_record_exists(const struct attach_record *r)
+{
+    char dir[ATTACH_PATH_MAX], name[FILE_NAME_MAX];
+    struct stat st;
+
+    if (attach_runtime_sub("mounts", dir, NULL) < 0)
+        return false;
+    AUTO(close_fd) int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    file_name(r, name);
+    return dir_fd >= 0 && fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }

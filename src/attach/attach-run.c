@@ -28,13 +28,15 @@
 #include <sys/wait.h>
 
 #define ITEMS_MAX 64
+/* A shared server that ends just when it is asked is asked for anew. */
+#define AGAIN_MAX 20
 /* After the command has ended its servers follow, unless it left processes behind. */
 #define SERVERS_GONE_MS 500
 
-enum way { WAY_ROOT, WAY_USER, WAY_FUSERMOUNT, WAY_VISIBLE };
+enum way { WAY_SHARED, WAY_ROOT, WAY_USER, WAY_FUSERMOUNT, WAY_VISIBLE };
 
 /* How far a child came; decides what is tried next. */
-enum stage { STAGE_NAMESPACE = 1, STAGE_FUSE, STAGE_EXEC, STAGE_FINAL };
+enum stage { STAGE_SHARED = 1, STAGE_NAMESPACE, STAGE_FUSE, STAGE_EXEC, STAGE_FINAL };
 
 struct failure {
     int code;
@@ -49,6 +51,7 @@ struct run {
     const char *session;           /* its name; NULL: a run */
     struct attach_place *places;   /* one for each item */
     struct attach_server *servers; /* one for each item, of this attempt */
+    int links[ITEMS_MAX];          /* WAY_SHARED: to the shared servers instead */
     int flat_fds[ITEMS_MAX];       /* in the child: below what the kernel mounts */
     char stage_dir[ATTACH_PATH_MAX];
     char private_dir[ATTACH_PATH_MAX];
@@ -109,6 +112,17 @@ static int mount_inside(struct run *run, int *ret_stage, struct err *err)
     return c;
 }
 
+/* From the servers that all jobs share. */
+static int join_inside(struct run *run, int *ret_stage, struct err *err)
+{
+    int c = 0;
+
+    *ret_stage = STAGE_SHARED;
+    for (size_t i = 0; c == 0 && i < run->count; i++)
+        c = attach_link_join(run->links[i], &run->items[i], run->places[i].path, err);
+    return c;
+}
+
 static int bind_inside(struct run *run, struct err *err)
 {
     for (size_t i = 0; i < run->count; i++) {
@@ -140,13 +154,15 @@ static int arrange(struct run *run, enum way way, int *ret_stage, struct err *er
             return c;
     }
     *ret_stage = STAGE_NAMESPACE;
-    c = attach_namespace_enter(way != WAY_ROOT, err);
+    c = attach_namespace_enter(way != WAY_ROOT && way != WAY_SHARED, err);
     if (c < 0)
         return c;
     *ret_stage = STAGE_FINAL;
     c = attach_places_make(run->places, run->count, run->stage_dir, err);
     if (c == 0)
-        c = way == WAY_FUSERMOUNT ? bind_inside(run, err) : mount_inside(run, ret_stage, err);
+        c = way == WAY_SHARED       ? join_inside(run, ret_stage, err)
+            : way == WAY_FUSERMOUNT ? bind_inside(run, err)
+                                    : mount_inside(run, ret_stage, err);
     if (c == 0 && chdir(run->cwd) < 0)
         c = err_fail(err, -errno, "cannot go to the working directory %s: %s", run->cwd,
                      strerror(errno));
@@ -278,6 +294,26 @@ static int watch(pid_t child, int signal_fd, int status_fd, bool started_is_enou
     }
 }
 
+static void close_links(struct run *run)
+{
+    for (size_t i = 0; i < run->count; i++) {
+        int fd = take_fd(&run->links[i]);
+        if (fd >= 0)
+            (void)close(fd); /* a socket: nothing to lose */
+    }
+}
+
+static int open_links(struct run *run, struct err *err)
+{
+    int c = 0;
+
+    for (size_t i = 0; c == 0 && i < run->count; i++)
+        c = attach_link_open(&run->items[i], &run->links[i], err);
+    if (c < 0)
+        close_links(run);
+    return c;
+}
+
 static int start_servers(struct run *run, struct err *err)
 {
     for (size_t i = 0; i < run->count; i++) {
@@ -330,7 +366,7 @@ static int attempt(struct run *run, enum way way, int signal_fd, int *ret_stage,
     *ret_stage = STAGE_FINAL;
     if (c < 0)
         return c;
-    c = start_servers(run, err);
+    c = way == WAY_SHARED ? open_links(run, err) : start_servers(run, err);
     if (c < 0)
         return c;
     if (pipe2(fds, O_CLOEXEC) < 0)
@@ -346,8 +382,9 @@ static int attempt(struct run *run, enum way way, int signal_fd, int *ret_stage,
     for (size_t i = 0; i < run->count; i++)
         attach_server_let_go(&run->servers[i]);
     int code = watch(child, signal_fd, status_fd, run->argv == NULL, &failure);
-    for (size_t i = 0; run->argv && i < run->count; i++)
-        (void)attach_server_gone(&run->servers[i], SERVERS_GONE_MS); /* or processes were left */
+    for (size_t i = 0; run->argv && i < run->count; i++) /* or processes were left */
+        (void)(way == WAY_SHARED ? attach_link_ended(run->links[i], SERVERS_GONE_MS)
+                                 : attach_server_gone(&run->servers[i], SERVERS_GONE_MS));
     if (code < 0)
         return err_fail(err, code, "cannot wait for the command: %s", strerror(-code));
     if (failure.code < 0) {
@@ -378,7 +415,8 @@ static bool can_be_visible(const struct run *run)
 
 static int choose(struct run *run, int signal_fd, int *ret_exit, struct err *err)
 {
-    enum way way = geteuid() == 0                          ? WAY_ROOT
+    unsigned again = 0;
+    enum way way = geteuid() == 0                          ? WAY_SHARED
                    : access("/dev/fuse", R_OK | W_OK) == 0 ? WAY_USER
                                                            : WAY_FUSERMOUNT;
     for (;;) {
@@ -386,10 +424,17 @@ static int choose(struct run *run, int signal_fd, int *ret_exit, struct err *err
         int stage;
         int c = attempt(run, way, signal_fd, &stage, ret_exit, &e);
         close_servers(run);
+        close_links(run);
         if (way == WAY_FUSERMOUNT)
             remove_private_places(run);
         if (c == 0)
             return 0;
+        if (way == WAY_SHARED && c == -EAGAIN && stage == STAGE_SHARED && ++again < AGAIN_MAX)
+            continue; /* the server ended meanwhile */
+        if (way == WAY_SHARED && (c == -EOPNOTSUPP || stage == STAGE_NAMESPACE)) {
+            way = WAY_ROOT;
+            continue;
+        }
         if (way == WAY_ROOT && stage == STAGE_NAMESPACE)
             way = WAY_USER; /* root without its powers, in a container */
         else if (way == WAY_USER && stage == STAGE_FUSE)
@@ -460,8 +505,10 @@ static int run_items(struct attach_item *items, size_t count, char *const argv[]
                       .servers = servers,
                       .private_places = private_places,
                       .cwd = cwd};
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         servers[i] = (struct attach_server)ATTACH_SERVER_NONE;
+        run.links[i] = -1;
+    }
     int c = prepare(&run, err);
     if (c < 0)
         return c;

@@ -11,7 +11,7 @@
  *
  * If this process dies, its child goes on and takes over the record and the taking away.
  */
-#include "attach/attach-internal.h"
+#include "attach/attach-shared.h"
 
 #include "base/env.h"
 #include "base/log.h"
@@ -292,10 +292,10 @@ static int server_supervise(struct server *s, int fuse_fd)
     return c < 0;
 }
 
-static int server_begin(struct server *s, struct err *err)
+int attach_server_begin(const struct attach_record *r, struct err *err)
 {
     int log_fd = -1;
-    int c = attach_log_open(s->record, &log_fd, err);
+    int c = attach_log_open(r, &log_fd, err);
 
     if (c == 0 && (dup2(log_fd, 2) < 0 || chdir("/") < 0))
         c = -errno;
@@ -334,7 +334,9 @@ int attach_server_main(struct attach_server_job *job)
     c.place[sizeof c.place - 1] = '\0';
     memcpy(s.place, c.place, sizeof s.place);
     s.kind = (enum attach_kind)c.kind;
-    int r = server_begin(&s, &err);
+    int r = attach_server_begin(s.record, &err);
+    if (r == 0 && s.kind == ATTACH_SHARED)
+        return shared_main(job, s.place);
     if (r == 0)
         r = mount_it(&s, fd, &fuse_fd, &err);
     if (r < 0) {

@@ -93,11 +93,9 @@ static _Noreturn void server_process(struct attach_server_job *job,
     _exit(attach_server_main(job));
 }
 
-int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
-                        const struct attach_server *others, size_t other_count,
-                        struct attach_server *ret, struct err *err)
+static int start(struct attach_server_job *job, const struct attach_server *others,
+                 size_t other_count, struct attach_server *ret, struct err *err)
 {
-    struct attach_server_job job = {.record = *r, .serve = serve, .serve_ctx = ctx};
     int talk[2], life[2], status;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, talk) < 0)
@@ -120,9 +118,9 @@ int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, v
             _exit(pid < 0);
         (void)close(talk_ours); /* ends of the caller */
         (void)close(life_ours);
-        job.talk_fd = talk_theirs;
-        job.life_fd = life_theirs;
-        server_process(&job, others, other_count);
+        job->talk_fd = talk_theirs;
+        job->life_fd = life_theirs;
+        server_process(job, others, other_count);
     }
     while (waitpid(pid, &status, 0) < 0) {
         if (errno != EINTR)
@@ -133,6 +131,28 @@ int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, v
     ret->talk_fd = take_fd(&talk_ours);
     ret->life_fd = take_fd(&life_ours);
     return 0;
+}
+
+int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
+                        const struct attach_server *others, size_t other_count,
+                        struct attach_server *ret, struct err *err)
+{
+    struct attach_server_job job = {
+        .record = *r, .serve = serve, .serve_ctx = ctx, .listen_fd = -1};
+
+    return start(&job, others, other_count, ret, err);
+}
+
+int attach_server_start_shared(const struct attach_item *item, int listen_fd, uint64_t socket_inode,
+                               struct attach_server *ret, struct err *err)
+{
+    struct attach_server_job job = {.record = item->record,
+                                    .serve = item->serve,
+                                    .serve_ctx = item->serve_ctx,
+                                    .listen_fd = listen_fd,
+                                    .socket_inode = socket_inode};
+
+    return start(&job, NULL, 0, ret, err);
 }
 
 int attach_server_command(struct attach_server *s, enum attach_kind kind, const char *place, int fd)

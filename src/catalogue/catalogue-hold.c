@@ -8,6 +8,8 @@
  */
 #include "catalogue/catalogue-internal.h"
 
+#include "base/hex.h"
+
 #include <inttypes.h>
 
 /* After a failed renewal the next comes this much sooner. */
@@ -275,7 +277,10 @@ static int hold_new(struct catalogue *c, const char *name, uint32_t version,
     else
         hold_process_self(&h->self);
     c->env->random(c->env, h->lease.byte, sizeof h->lease.byte);
-    if (options->text && add_job(h, options->text, h->self.pid, &id) < 0)
+    if (options->family)
+        memcpy(h->lease.byte, options->family, HOLD_FAMILY_SIZE);
+    if (options->text &&
+        add_job(h, options->text, options->text_pid ? options->text_pid : h->self.pid, &id) < 0)
         return err_fail(err, -ENOMEM, "out of memory");
     *ret = take_ptr(&h);
     return 0;
@@ -309,6 +314,33 @@ int hold_begin(struct catalogue *c, const char *name, uint32_t version,
     }
     *ret = take_ptr(&h);
     return 0;
+}
+
+struct sweep {
+    struct catalogue *c;
+    const struct hold *keep;
+};
+
+static int sweep_lease(void *ctx, const struct store_entry *entry)
+{
+    struct sweep *s = ctx;
+    struct lease_parts parts;
+
+    if (key_parse_lease(entry->key, &parts) &&
+        (!s->keep || memcmp(&parts.lease, &s->keep->lease, sizeof parts.lease) != 0))
+        (void)store_remove(s->c->store, entry->key); /* or it is void when the server ends */
+    return 0;
+}
+
+void hold_sweep(struct catalogue *c, const char *name, uint32_t version, const uint8_t *family,
+                const struct hold *keep)
+{
+    struct sweep s = {.c = c, .keep = keep};
+    char prefix[CATALOGUE_KEY_MAX], hex[2 * HOLD_FAMILY_SIZE + 1];
+
+    hex_encode(hex, family, HOLD_FAMILY_SIZE);
+    key_leases(prefix, name, version, hex);
+    (void)store_list(c->store, prefix, NULL, sweep_lease, &s, NULL); /* the same */
 }
 
 void hold_end(struct hold *h)

@@ -221,7 +221,11 @@ struct hold_options {
     struct hold_times times;         /* zeros: the constants */
     const struct hold_process *self; /* NULL: this process */
     const char *text;                /* the server itself, "mount /data"; its first job */
+    int64_t text_pid;                /* of that job; 0: self's */
+    const uint8_t *family;           /* its id begins with these bytes; NULL: with any */
 };
+#define HOLD_FAMILY_SIZE 8u
+#define HOLD_FIRST_JOB   UINT64_C(1) /* the id of `text` */
 
 struct hold_job {
     const char *text; /* what people call it: "run r1" */
@@ -242,6 +246,10 @@ struct hold;
  * -ETIMEDOUT: the store does not answer. -EACCES, -EPERM, -EROFS: only if `required`. */
 int hold_begin(struct catalogue *c, const char *name, uint32_t version,
                const struct hold_options *options, struct hold **ret, struct err *err);
+/* Remove the leases of this version whose ids begin with `family`, but that of `keep` (may be NULL):
+ * left by processes that are known to be dead, before they run out. */
+void hold_sweep(struct catalogue *c, const char *name, uint32_t version, const uint8_t *family,
+                const struct hold *keep);
 /* Release the lease, as far as the store answers; what stays runs out by itself. NULL is fine. */
 void hold_end(struct hold *h);
 AUTO_FREE_FUNC(struct hold, hold_end);

@@ -43,6 +43,7 @@ struct supervise_child {
     size_t
         init_size; /* before anything else is read; ENOENT from the kernel then means: answered */
     bool again;    /* not the first child of this mount */
+    void *more;    /* of whoever supervises, for its own serve function; NULL */
     struct supervise_link *link;
 };
 

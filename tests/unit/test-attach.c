@@ -676,10 +676,12 @@ static int act(enum who who, enum act what, const char *mountpoint, struct err *
     assert_true(pid >= 0);
     if (pid == 0) {
         struct err err = ERR_INIT;
-        struct attach_record r = {.name = "shown", .version = 3, .cluster = "a b%", .mode = "fuse"};
+        struct attach_item item = {
+            .serve = serve,
+            .record = {.name = "shown", .version = 3, .cluster = "a b%", .mode = "fuse"}};
         become(who);
-        (void)snprintf(r.mountpoint, sizeof r.mountpoint, "%s", mountpoint);
-        code = what == ACT_MOUNT ? attach_serve_background(&r, serve, NULL, &err)
+        (void)snprintf(item.record.mountpoint, sizeof item.record.mountpoint, "%s", mountpoint);
+        code = what == ACT_MOUNT ? attach_serve_background(&item, &err)
                                  : attach_unmount(mountpoint, what == ACT_UNMOUNT_LAZY, &err);
         _exit(file_write(fds[1], &code, sizeof code) < 0 ||
               file_write(fds[1], &err, sizeof err) < 0);
