@@ -73,6 +73,7 @@ struct attach_jobs {
     VEC(struct attachment) rows;
     VEC(struct guest) guests;
     uint32_t last_number;
+    bool asked;      /* somebody has come, or was here */
     bool retired;    /* nobody else is let in */
     bool copies;     /* only copies of the mount are left, of the one attachment in rows */
     int64_t look_at; /* when to look for copies, or to try again to end */
@@ -416,6 +417,7 @@ static bool take_request(struct attach_jobs *j, const struct guest *g)
     if (!q || attach_receive(g->fd, q, sizeof *q, &tag_fd) < 0)
         return false; /* it went away, or is none of ours */
     bool was_empty = j->rows.count == 0;
+    j->asked = true;
     answer.again = j->retired;
     answer.code = j->retired ? -ESHUTDOWN : admit(j, g, q, tag_fd, &answer, &mount_fd, &err);
     if (answer.code < 0) {
@@ -738,6 +740,7 @@ static int restore(void *ctx, const struct attach_record *r)
 
     if (a.number > j->last_number)
         j->last_number = a.number;
+    j->asked = true;
     if (a.watch > 0 && !watch_is_live(j->shared->watches_fd, a.watch)) {
         attach_record_remove(r);
         return 0;
