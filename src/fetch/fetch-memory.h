@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cache of one fetch: verified things in memory, found by (object, kind, number), least
- * recently used goes first, and one budget for all that is held or being read.
+ * The memory of one fetch: verified things, found by (object, kind, number), the least recently
+ * used goes first, and one budget for all that is held or being read.
  *
- * How it stays within the budget without a deadlock: whoever is going to read reserves all that it
- * may need, at once, before it holds anything (a pin or a claim). What is reserved and what is
- * cached never exceed the limit together. Whoever holds a claim waits for nobody.
+ * An entry begins as a claim: somebody reads it, nobody else needs to. It is filled or removed when
+ * that has ended. What is reserved and what is held never exceed the limit together.
  *
- * Every function needs the lock unless it says otherwise; memory_claim() and memory_reserve() give
- * it up while they wait.
+ * Does not wait, and has no lock: every function needs that of the fetch.
  */
 #ifndef FETCH_FETCH_MEMORY_H
 #define FETCH_FETCH_MEMORY_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,54 +19,65 @@ enum memory_kind { MEMORY_TRAILER, MEMORY_GROUP, MEMORY_PAGE, MEMORY_LEAF };
 
 struct memory_key {
     uint64_t object; /* never given out twice */
-    uint64_t number; /* of the leaf or page */
+    uint64_t number; /* of the page; of a leaf the block where it starts */
     enum memory_kind kind;
 };
+
+struct fetch_wait;
+struct get;
 
 struct memory_entry {
     struct memory_key key;
     struct memory_entry *chain;         /* in the bucket */
     struct memory_entry *older, *newer; /* in order of use; loaded ones only */
-    unsigned pins;
+    unsigned pins;                      /* who copies from it just now */
+    unsigned keeps;                     /* who waited for it, and has not run since */
     bool loaded;
-    size_t charge; /* bytes that it counts for */
-    size_t size;   /* of data */
-    void *data;    /* owned: a parsed trailer, or bytes from malloc() */
+    bool ahead;               /* read before anybody asked, and nobody has asked yet */
+    size_t charge;            /* bytes that it counts for */
+    size_t size;              /* of data */
+    void *data;               /* owned: a parsed trailer, or bytes from malloc() */
+    struct fetch_wait *waits; /* of a claim: who waits */
+    struct get *get;          /* of a claim: what will end it */
 };
 
 struct memory {
-    pthread_mutex_t lock;
-    pthread_cond_t changed; /* something was loaded, given up, unpinned or unreserved */
-    uint64_t limit, used;   /* bytes; used: cached and reserved */
-    size_t bucket_count;    /* a power of two */
+    uint64_t limit, used; /* bytes; used: held and reserved */
+    uint64_t ahead_bytes; /* of entries that are `ahead` */
+    uint64_t ahead_unused;
+    size_t bucket_count; /* a power of two */
     struct memory_entry **buckets;
     struct memory_entry *oldest, *newest;
 };
 
-/* What an entry costs beside its data. */
-#define MEMORY_ENTRY_COST (sizeof(struct memory_entry) + 32)
+/* What an entry costs beside its data, the allocator's share included. */
+#define MEMORY_ENTRY_COST (sizeof(struct memory_entry) + 48)
 
-int memory_init(struct memory *c, uint64_t limit);
-void memory_release(struct memory *c); /* without the lock; nobody uses it any more */
+static inline bool memory_key_equal(const struct memory_key *a, const struct memory_key *b)
+{
+    return a->number == b->number && a->object == b->object && a->kind == b->kind;
+}
 
-/* The loaded entry, which counts as used now; or NULL. Good until the lock is given up, or longer
- * if pinned. */
-struct memory_entry *memory_find(struct memory *c, const struct memory_key *key);
-void memory_pin(struct memory_entry *e);
-void memory_unpin(struct memory *c, struct memory_entry *e);
+int memory_init(struct memory *m, uint64_t limit);
+void memory_release(struct memory *m);
 
-/* Claim the right to load. *ret_claim is NULL if it is loaded already (by whom we waited for, too).
- * With `wait` false also if somebody else is loading it. -ENOMEM. */
-int memory_claim(struct memory *c, const struct memory_key *key, bool wait,
-                 struct memory_entry **ret_claim);
+/* The entry, loaded or claimed; NULL. */
+struct memory_entry *memory_find(const struct memory *m, const struct memory_key *key);
+/* It was used now: it goes last. */
+void memory_used_now(struct memory *m, struct memory_entry *e);
+/* A claim for a key that memory_find() does not know. NULL: no memory. */
+struct memory_entry *memory_claim(struct memory *m, const struct memory_key *key);
 /* End a claim: hand over `data`, for `charge` bytes of the caller's reservation. */
-void memory_fill(struct memory *c, struct memory_entry *claim, void *data, size_t size,
+void memory_fill(struct memory *m, struct memory_entry *claim, void *data, size_t size,
                  size_t charge);
 /* End a claim with nothing. */
-void memory_give_up(struct memory *c, struct memory_entry *claim);
+void memory_give_up(struct memory *m, struct memory_entry *claim);
 
-/* Make room; waits for others if need be. `bytes` is at most the limit. */
-void memory_reserve(struct memory *c, size_t bytes);
-void memory_unreserve(struct memory *c, size_t bytes);
+/* Make room, and take it. False: what is held is in use. */
+bool memory_reserve(struct memory *m, size_t bytes);
+static inline void memory_unreserve(struct memory *m, size_t bytes)
+{
+    m->used -= bytes;
+}
 
 #endif

@@ -1,268 +1,221 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From an offset to the leaf that covers it: trailer, group page, page, row. Each of them is read
- * once, verified, and kept in the cache; the search itself only looks at what is cached, and says
- * what is missing.
+ * From an offset to the leaf that covers it: trailer, group page, page, row, as far as they are in
+ * memory; what is not is said. Where blobs are cut as the publisher cuts them, places follow from
+ * numbers that the reader knows already, so that the data can be read at the same time as the table
+ * that will verify it. A guess that is wrong costs a read, never a byte.
  */
 #include "fetch/fetch-internal.h"
 
-#include <string.h>
+/* ---- where things are, from what names the pack alone ---- */
 
-/* A table that is no longer than this is read together with the trailer behind it. */
-#define TAIL_MAX (128u << 10)
-/* What a parsed trailer may take, per byte of the trailer. */
-#define PARSED_FACTOR 3u
-
-enum need { NEED_NOTHING, NEED_TRAILER, NEED_GROUP, NEED_PAGE };
-
-static bool leaf_covers(const struct pack_leaf_at *at, uint64_t block)
+static uint32_t divide_up(uint64_t a, uint64_t b)
 {
-    return block >= at->block && block - at->block < pack_blocks(at->leaf.length);
+    return (uint32_t)(a / b + (a % b != 0));
 }
 
-/* The hinted leaf, if its page is here. Sets *ret_need if only the page is missing. */
-static bool try_hint(struct fetch_object *o, const struct pack_trailer *t, uint64_t block,
-                     uint64_t hint, struct pack_page_ref *ref, struct fetch_place *ret,
-                     enum need *ret_need)
+uint32_t table_page_count(const struct fetch_object *o)
 {
-    uint32_t row = (uint32_t)(hint % PACK_PAGE_LEAVES);
+    /* At least a block for each leaf; what breaks that will not pass the trailer's check. */
+    if (o->summary.leaf_count > o->summary.data_size / PACK_BLOCK)
+        return 0;
+    return divide_up(o->summary.leaf_count, PACK_PAGE_LEAVES);
+}
 
-    if (hint >= pack_trailer_leaf_count(t) || pack_trailer_has_groups(t) ||
-        pack_trailer_page(t, (uint32_t)(hint / PACK_PAGE_LEAVES), ref) < 0 ||
-        block < ref->first_block || block >= ref->end_block)
-        return false;
-    struct memory_key key = fetch_key(o, MEMORY_PAGE, ref->number);
-    struct memory_entry *e = memory_find(&o->fetch->memory, &key);
-    if (!e) {
-        *ret_need = NEED_PAGE;
-        return true;
+bool table_has_groups(const struct fetch_object *o)
+{
+    return table_page_count(o) > PACK_GROUP_PAGES;
+}
+
+bool table_is_short(const struct fetch_object *o)
+{
+    return o->summary.length - o->summary.data_size <= TAIL_MAX;
+}
+
+uint64_t table_page_offset(const struct fetch_object *o, uint32_t number)
+{
+    return o->summary.data_size + (uint64_t)number * PACK_PAGE;
+}
+
+uint64_t table_group_offset(const struct fetch_object *o, uint32_t number)
+{
+    return table_page_offset(o, table_page_count(o)) + (uint64_t)number * PACK_PAGE;
+}
+
+bool table_guess(const struct fetch_object *o, uint64_t offset, const struct fetch_hint *hint,
+                 struct place *ret)
+{
+    uint64_t from = 0, end = o->summary.data_size;
+    uint32_t size = PACK_INDEX_LEAF;
+
+    if (o->kind == PACK_KIND_DATA) {
+        if (!hint || offset < hint->start || offset >= hint->end || hint->start % PACK_BLOCK != 0 ||
+            hint->end > end)
+            return false;
+        from = hint->start;
+        end = hint->end;
+        size = PACK_LEAF_MAX;
     }
-    struct pack_leaf_at at = pack_page_leaf(e->data, ref->number, row);
-    if (!leaf_covers(&at, block))
-        return false;
-    *ret = (struct fetch_place){.page = e->data, .page_number = ref->number, .row = row, .at = at};
-    *ret_need = NEED_NOTHING;
+    *ret = (struct place){.start = from + (offset - from) / size * size};
+    ret->length = (uint32_t)(end - ret->start < size ? end - ret->start : size);
     return true;
 }
 
-/* With the lock. 0 with *ret_need (and *ref of what is needed), or an error. */
-static int look(struct fetch_object *o, uint64_t offset, uint64_t hint, enum need *ret_need,
-                struct pack_page_ref *ref, struct fetch_place *ret)
+uint64_t table_guess_number(const struct fetch_object *o, uint64_t offset,
+                            const struct fetch_hint *hint)
 {
-    struct memory *c = &o->fetch->memory;
-    struct memory_key key = fetch_key(o, MEMORY_TRAILER, 0);
-    const struct memory_entry *e = memory_find(c, &key);
-    uint64_t block = offset / PACK_BLOCK;
-    struct pack_page_ref group_ref;
-    const void *group = NULL;
-    int r = 0;
+    uint64_t number;
 
+    if (o->kind != PACK_KIND_DATA)
+        number = offset / PACK_INDEX_LEAF;
+    else if (!hint || offset < hint->start)
+        return FETCH_NO_HINT;
+    else if (hint->leaf == FETCH_NO_HINT) /* as if all leaves were equal: of large files they are */
+        number = (uint64_t)((double)offset / (double)o->summary.data_size *
+                            (double)o->summary.leaf_count);
+    else
+        number = hint->leaf + (offset - hint->start) / PACK_LEAF_MAX;
+    return number < o->summary.leaf_count ? number : FETCH_NO_HINT;
+}
+
+/* ---- what is in memory ---- */
+
+static struct memory_entry *loaded(struct fetch_object *o, enum memory_kind kind, uint64_t number)
+{
+    struct memory *m = &o->fetch->memory;
+    struct memory_key key = fetch_key(o, kind, number);
+    struct memory_entry *e = memory_find(m, &key);
+
+    if (!e || !e->loaded)
+        return NULL;
+    memory_used_now(m, e);
+    return e;
+}
+
+int table_find(struct fetch_object *o, uint64_t offset, struct place *ret, struct need *ret_need)
+{
+    uint64_t block = offset / PACK_BLOCK;
+    struct pack_page_ref group_ref, ref;
+    struct pack_leaf_at at;
+    const void *group = NULL;
+
+    const struct memory_entry *e = loaded(o, MEMORY_TRAILER, 0);
     if (!e) {
-        *ret_need = NEED_TRAILER;
+        *ret_need = (struct need){.kind = MEMORY_TRAILER};
         return 0;
     }
     const struct pack_trailer *t = e->data;
-    if (hint != FETCH_NO_HINT && try_hint(o, t, block, hint, ref, ret, ret_need))
-        return 0;
     if (pack_trailer_has_groups(t)) {
-        r = pack_trailer_find_group(t, block, &group_ref);
-        if (r < 0)
-            return r;
-        key = fetch_key(o, MEMORY_GROUP, group_ref.number);
-        e = memory_find(c, &key);
+        if (pack_trailer_find_group(t, block, &group_ref) < 0)
+            return -EPROTO;
+        e = loaded(o, MEMORY_GROUP, group_ref.number);
         if (!e) {
-            *ref = group_ref;
-            *ret_need = NEED_GROUP;
+            *ret_need = (struct need){.kind = MEMORY_GROUP, .number = group_ref.number};
             return 0;
         }
         group = e->data;
     }
-    r = pack_trailer_find_page(t, group, group ? &group_ref : NULL, block, ref);
-    if (r < 0)
-        return r;
-    key = fetch_key(o, MEMORY_PAGE, ref->number);
-    e = memory_find(c, &key);
+    if (pack_trailer_find_page(t, group, group ? &group_ref : NULL, block, &ref) < 0)
+        return -EPROTO;
+    e = loaded(o, MEMORY_PAGE, ref.number);
     if (!e) {
-        *ret_need = NEED_PAGE;
+        *ret_need = (struct need){.kind = MEMORY_PAGE, .number = ref.number};
         return 0;
     }
-    *ret_need = NEED_NOTHING;
-    *ret = (struct fetch_place){.page = e->data, .page_number = ref->number};
-    r = pack_page_find(t, e->data, ref->number, block, &ret->at);
-    ret->row = (uint32_t)(ret->at.number % PACK_PAGE_LEAVES);
-    return r;
+    if (pack_page_find(t, e->data, ref.number, block, &at) < 0)
+        return -EPROTO;
+    *ret = (struct place){.start = at.block * PACK_BLOCK,
+                          .length = at.leaf.length,
+                          .known = true,
+                          .digest = at.leaf.digest};
+    return 1;
 }
 
-int fetch_table_find(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint,
-                     struct fetch_place *ret)
+int table_ref(struct fetch_object *o, enum memory_kind kind, uint32_t number,
+              const struct pack_trailer **ret_trailer, struct memory_entry **ret_pinned,
+              struct pack_page_ref *ret)
 {
-    enum need need;
-    struct pack_page_ref ref;
-    int r = look(o, offset, leaf_hint, &need, &ref, ret);
-
-    if (r < 0)
-        return -EPROTO; /* no leaf covers it */
-    return need == NEED_NOTHING;
-}
-
-/* ---- loading
- * --------------------------------------------------------------------------------------------- */
-
-/* Keep the pages that came along with the trailer. What does not verify is left out: whoever needs
- * it reads it again, and tells. */
-static void keep_pages(struct fetch_object *o, const struct pack_trailer *t, const uint8_t *tail,
-                       uint64_t tail_offset, size_t tail_size, size_t *reserved)
-{
-    struct memory *c = &o->fetch->memory;
-
-    for (uint32_t i = 0; i < pack_trailer_page_count(t); i++) {
-        struct pack_page_ref ref;
-        struct memory_entry *claim = NULL;
-        if (pack_trailer_page(t, i, &ref) < 0 || ref.offset < tail_offset ||
-            ref.offset - tail_offset + PACK_PAGE > tail_size ||
-            pack_page_verify(t, &ref, tail + (ref.offset - tail_offset)) < 0)
-            continue;
-        uint8_t *copy = malloc(PACK_PAGE);
-        if (!copy)
-            return;
-        memcpy(copy, tail + (ref.offset - tail_offset), PACK_PAGE);
-        struct memory_key key = fetch_key(o, MEMORY_PAGE, i);
-        WITH_LOCK(&c->lock);
-        if (memory_claim(c, &key, false, &claim) == 0 && claim) {
-            memory_fill(c, claim, copy, PACK_PAGE, PACK_PAGE + MEMORY_ENTRY_COST);
-            *reserved -= PACK_PAGE + MEMORY_ENTRY_COST;
-        } else {
-            free(copy);
-        }
-    }
-}
-
-/* Read trailer (and table) under a claim; `reserved` shrinks by what the cache keeps. */
-static int read_trailer(struct fetch_object *o, struct memory_entry *claim, uint64_t offset,
-                        size_t size, size_t *reserved)
-{
-    const struct pack_summary *s = &o->summary;
-    struct memory *c = &o->fetch->memory;
-    AUTO(free_ptr) uint8_t *bytes = malloc(size);
-    struct pack_trailer *t = NULL;
-    int r = bytes ? fetch_get(o, offset, bytes, size) : -ENOMEM;
-
-    if (r == 0) {
-        r = pack_trailer_parse(bytes_of(bytes + (s->trailer_offset - offset), s->trailer_length),
-                               o->kind, s, &t, NULL);
-        if (r == -EBADMSG)
-            r = fetch_damaged(o, s->trailer_offset, s->trailer_length, "the trailer");
-    }
-    if (r == 0 && size > s->trailer_length)
-        keep_pages(o, t, bytes, offset, size, reserved);
-    WITH_LOCK(&c->lock);
-    if (r < 0) {
-        memory_give_up(c, claim);
-        return r;
-    }
-    size_t charge = PARSED_FACTOR * (size_t)s->trailer_length + MEMORY_ENTRY_COST;
-    memory_fill(c, claim, t, s->trailer_length, charge);
-    *reserved -= charge;
-    return 0;
-}
-
-static int load_trailer(struct fetch_object *o)
-{
-    const struct pack_summary *s = &o->summary;
-    struct memory *c = &o->fetch->memory;
-    uint64_t offset = s->trailer_offset;
-    size_t size = s->trailer_length;
-    struct memory_entry *claim = NULL;
-
-    if (s->length - s->data_size <= TAIL_MAX) {
-        offset = s->data_size;
-        size = (size_t)(s->length - s->data_size);
-    }
-    size_t reserved = 2 * size + PARSED_FACTOR * (size_t)s->trailer_length +
-                      (size / PACK_PAGE + 2) * MEMORY_ENTRY_COST;
-    struct memory_key key = fetch_key(o, MEMORY_TRAILER, 0);
-    pthread_mutex_lock(&c->lock);
-    memory_reserve(c, reserved);
-    int r = memory_claim(c, &key, true, &claim);
-    pthread_mutex_unlock(&c->lock);
-    if (claim)
-        r = read_trailer(o, claim, offset, size, &reserved);
-    WITH_LOCK(&c->lock);
-    memory_unreserve(c, reserved);
-    return r;
-}
-
-/* Read a page under a claim. 0 also if the trailer was dropped meanwhile: the caller looks again.
- */
-static int read_page(struct fetch_object *o, struct memory_entry *claim,
-                     const struct pack_page_ref *ref, size_t *reserved)
-{
-    struct memory *c = &o->fetch->memory;
-    struct memory_key key = fetch_key(o, MEMORY_TRAILER, 0);
-    AUTO(free_ptr) uint8_t *page = malloc(PACK_PAGE);
-    int r = page ? fetch_get(o, ref->offset, page, PACK_PAGE) : -ENOMEM;
-
-    pthread_mutex_lock(&c->lock);
-    struct memory_entry *trailer = memory_find(c, &key);
-    if (trailer)
-        memory_pin(trailer);
-    pthread_mutex_unlock(&c->lock);
-    if (r == 0 && trailer) {
-        r = pack_page_verify(trailer->data, ref, page);
-        if (r == -EBADMSG)
-            r = fetch_damaged(o, ref->offset, PACK_PAGE, "a page of the leaf table");
-    }
-    WITH_LOCK(&c->lock);
-    if (r == 0 && trailer) {
-        memory_fill(c, claim, take_ptr(&page), PACK_PAGE, *reserved);
-        *reserved = 0;
-    } else {
-        memory_give_up(c, claim);
-    }
-    if (trailer)
-        memory_unpin(c, trailer);
-    return r;
-}
-
-static int load_page(struct fetch_object *o, enum memory_kind kind, const struct pack_page_ref *ref)
-{
-    struct memory *c = &o->fetch->memory;
-    struct memory_key key = fetch_key(o, kind, ref->number);
-    struct memory_entry *claim = NULL;
-    size_t reserved = PACK_PAGE + MEMORY_ENTRY_COST;
-
-    pthread_mutex_lock(&c->lock);
-    memory_reserve(c, reserved);
-    int r = memory_claim(c, &key, true, &claim);
-    pthread_mutex_unlock(&c->lock);
-    if (claim)
-        r = read_page(o, claim, ref, &reserved);
-    WITH_LOCK(&c->lock);
-    memory_unreserve(c, reserved);
-    return r;
-}
-
-int fetch_table_load(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint)
-{
-    enum need need;
-    struct pack_page_ref ref;
-    struct fetch_place place;
+    struct memory_entry *trailer = loaded(o, MEMORY_TRAILER, 0);
+    struct pack_page_ref group_ref;
     int r;
 
-    {
-        WITH_LOCK(&o->fetch->memory.lock);
-        r = look(o, offset, leaf_hint, &need, &ref, &place);
+    if (!trailer)
+        return 0;
+    const struct pack_trailer *t = trailer->data;
+    if (kind == MEMORY_GROUP) {
+        r = pack_trailer_group(t, number, ret);
+    } else if (!pack_trailer_has_groups(t)) {
+        r = pack_trailer_page(t, number, ret);
+    } else {
+        uint32_t group_number = number / PACK_PAGE_LEAVES;
+        struct memory_entry *group = loaded(o, MEMORY_GROUP, group_number);
+        if (!group)
+            return 0;
+        r = pack_trailer_group(t, group_number, &group_ref);
+        if (r == 0)
+            r = pack_group_page(t, group->data, &group_ref, number, ret);
     }
     if (r < 0)
         return -EPROTO;
-    switch (need) {
-    case NEED_TRAILER:
-        return load_trailer(o);
-    case NEED_GROUP:
-        return load_page(o, MEMORY_GROUP, &ref);
-    case NEED_PAGE:
-        return load_page(o, MEMORY_PAGE, &ref);
-    default:
-        return 0;
+    *ret_trailer = t;
+    *ret_pinned = trailer;
+    return 1;
+}
+
+/* ---- planning ---- */
+
+/* One page (or group page, or the trailer), if nobody has or reads it. */
+static int want(struct fetch_object *o, enum memory_kind kind, uint32_t number,
+                struct fetch_ticket *t, bool ahead, struct get_list *gets)
+{
+    struct memory *m = &o->fetch->memory;
+    struct memory_key key = fetch_key(o, kind, number);
+    struct memory_entry *e = memory_find(m, &key);
+    const struct pack_summary *s = &o->summary;
+    struct place p = {.length = PACK_PAGE};
+    enum get_what what = kind == MEMORY_PAGE ? GET_PAGES : GET_GROUP;
+
+    if (!e) {
+        int r = t ? ticket_failure(t, &key) : 0;
+        if (r < 0)
+            return r;
+        p.start =
+            kind == MEMORY_PAGE ? table_page_offset(o, number) : table_group_offset(o, number);
+        if (kind == MEMORY_TRAILER) {
+            what = GET_TAIL;
+            p.start = table_is_short(o) ? s->data_size : s->trailer_offset;
+            p.length = (uint32_t)(s->length - p.start);
+        }
+        e = memory_claim(m, &key);
+        struct get *g = e ? get_new(o, what, p.start, 0) : NULL;
+        if (!g || get_add(g, e, &p) < 0) {
+            if (g)
+                get_end(g, 0);
+            if (e)
+                memory_give_up(m, e);
+            return -ENOMEM;
+        }
+        g->ahead = ahead;
+        get_list_add(gets, g);
+    } else if (!e->loaded && !ahead) {
+        get_promote(o->fetch, e->get);
     }
+    return t ? ticket_wait_for(t, e) : 0;
+}
+
+int plan_table(struct fetch_object *o, const struct need *need, uint64_t leaf_number,
+               struct fetch_ticket *t, bool ahead, struct get_list *gets)
+{
+    int r = want(o, need->kind, need->number, t, ahead, gets);
+
+    /* What hangs below it, as far as its number is known and it does not come along. */
+    if (r < 0 || leaf_number == FETCH_NO_HINT || need->kind == MEMORY_PAGE ||
+        (need->kind == MEMORY_TRAILER && table_is_short(o)) || o->fetch->quick)
+        return r;
+    uint32_t page = (uint32_t)(leaf_number / PACK_PAGE_LEAVES);
+    if (page >= table_page_count(o))
+        return 0;
+    if (need->kind == MEMORY_TRAILER && table_has_groups(o))
+        r = want(o, MEMORY_GROUP, page / PACK_PAGE_LEAVES, t, ahead, gets);
+    return r == 0 ? want(o, MEMORY_PAGE, page, t, ahead, gets) : r;
 }

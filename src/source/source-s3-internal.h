@@ -112,10 +112,9 @@ struct lister_options {
 /* All below the prefix into `ret`, settled. */
 int lister_run(const struct lister_options *o, struct rows *ret, struct err *err);
 
-/* Which kinds of bytes were seen where in keys; far behind, places share a row. */
-#define SPLIT_PLACES 64u
+/* Bytes that were seen in keys. */
 struct split_alphabet {
-    bool seen[SPLIT_PLACES][128];
+    bool seen[256];
 };
 void split_learn(struct split_alphabet *a, const char *key);
 struct split_range {

@@ -230,7 +230,7 @@ static int read_chunk(struct view *v, const struct index_inode *file, const stru
                       uint64_t within, void *data, size_t size)
 {
     struct fetch_object *pack;
-    uint64_t hint = FETCH_NO_HINT;
+    struct fetch_hint hint = {.start = e->block * PACK_BLOCK, .leaf = FETCH_NO_HINT};
 
     if (e->device == 0) {
         memset(data, 0, size);
@@ -239,12 +239,11 @@ static int read_chunk(struct view *v, const struct index_inode *file, const stru
     int r = view_open_pack(v, e->device - 1, &pack);
     if (r < 0)
         return r;
-    /* The inode knows the leaf of a file that is one chunk; linked: the page of the table. */
-    if (e->chunk_size == file->size && v->manifest.packs[e->device - 1].linked)
-        hint = file->leaf_hint;
-    else if (e->chunk_size == file->size)
-        hint = file->leaf_hint + within / PACK_LEAF_MAX;
-    return fetch_read(pack, e->block * PACK_BLOCK + within, data, size, hint);
+    /* The inode knows the first leaf of a file that is one chunk; linked: the page of the table. */
+    hint.end = hint.start + e->chunk_size;
+    if (e->chunk_size == file->size)
+        hint.leaf = file->leaf_hint;
+    return fetch_read_hinted(pack, hint.start + within, data, size, &hint);
 }
 
 ssize_t view_read(struct view *v, const struct index_inode *file, uint64_t offset, void *data,

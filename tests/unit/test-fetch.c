@@ -491,7 +491,7 @@ static void test_damage_in_threads(void **state)
     run_threads(&w, read_damage, readers);
     struct fetch_stats s;
     fetch_stats(w.fetch, &s);
-    assert_int_equal(s.damaged, THREADS);
+    assert_in_range(s.damaged, 1, THREADS); /* those who meet wait for one get */
     world_release(&w);
 }
 
