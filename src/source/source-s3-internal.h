@@ -112,9 +112,10 @@ struct lister_options {
 /* All below the prefix into `ret`, settled. */
 int lister_run(const struct lister_options *o, struct rows *ret, struct err *err);
 
-/* Bytes that were seen in keys. */
+/* Which kinds of bytes were seen where in keys; far behind, places share a row. */
+#define SPLIT_PLACES 64u
 struct split_alphabet {
-    bool seen[256];
+    bool seen[SPLIT_PLACES][128];
 };
 void split_learn(struct split_alphabet *a, const char *key);
 struct split_range {

@@ -21,6 +21,7 @@
 #define WORKERS_MAX  64u
 #define HINTS_MAX    65536u /* directories that are remembered to cut at */
 #define ASKED_MAX    4096u  /* directories that were asked for their directories */
+#define CUTS_MAX     3u     /* of one range that nothing is known of yet */
 #define PAGE         1000u  /* keys a request gives */
 #define PROGRESS_MS  200
 #define WORKER_STACK (512u << 10)
@@ -31,12 +32,15 @@ struct range {
     char at[S3_KEY_MAX + 1]; /* the last one that was listed */
     char end[S3_KEY_MAX + 1];
     bool has_end;
-    bool active;    /* somebody lists it */
-    bool proven;    /* it has had a key: cutting it gives something */
-    bool being_cut; /* what was cut off has not shown yet whether it holds anything */
+    bool active;   /* somebody lists it */
+    bool proven;   /* it has had a key: cutting it gives something */
+    bool asking;   /* somebody asks for directories to cut it at */
+    unsigned cuts; /* that have not shown yet whether they hold anything */
     struct range *cut_from;
-    uint64_t rows; /* since it was last cut */
-    size_t common; /* bytes that all keys of the page began with */
+    uint64_t number, cut_from_number; /* a worker's next range has another number */
+    uint64_t rows;                    /* since a cut of it held something */
+    size_t common;                    /* bytes that all keys of the last page began with */
+    size_t page_common;               /* of this page, so far */
     size_t varies; /* in this byte keys differ, else there would be none in this range */
     unsigned in_page;
     struct rows_builder builder;
@@ -54,7 +58,7 @@ struct lister {
     pthread_cond_t changed;
     struct range ranges[WORKERS_MAX]; /* one a worker */
     unsigned workers, active;
-    bool done;
+    uint64_t begun; /* ranges */
     int result;
     struct err err;
     struct split_alphabet alphabet;
@@ -87,14 +91,18 @@ static size_t common_length(const char *a, const char *b, size_t most)
     return n;
 }
 
-/* It shows that what was cut off holds something, or nothing. */
-static void end_cut(struct lister *l, struct range *range)
+/* It shows whether what was cut off holds anything. */
+static void end_cut(struct lister *l, struct range *range, bool holds)
 {
-    if (range->cut_from) {
-        range->cut_from->being_cut = false;
-        range->cut_from = NULL;
-        pthread_cond_broadcast(&l->changed);
-    }
+    struct range *from = range->cut_from;
+
+    range->cut_from = NULL;
+    if (!from || from->number != range->cut_from_number)
+        return;
+    from->cuts--;
+    if (holds)
+        from->rows = 0; /* there may be little left of it */
+    pthread_cond_broadcast(&l->changed);
 }
 
 static int take_row(void *ctx, const struct s3_entry *e)
@@ -112,20 +120,24 @@ static int take_row(void *ctx, const struct s3_entry *e)
     int r = rows_add(&range->builder, key, &e->object);
     if (r < 0)
         return r;
-    range->common =
-        range->in_page == 0 ? strlen(key) : common_length(key, range->at, range->common);
-    if (++range->in_page == PAGE)
+    range->page_common =
+        range->in_page == 0 ? strlen(key) : common_length(key, range->at, range->page_common);
+    if (range->page_common < range->common)
+        range->common = range->page_common;
+    if (++range->in_page == PAGE) {
         range->in_page = 0;
+        range->common = range->page_common;
+    }
     memcpy(range->at, key, strlen(key) + 1);
     range->rows++;
     l->files++;
     l->bytes += e->object.size;
-    /* Any key teaches the bytes of all; one in sixteen is enough. */
+    /* One key in sixteen is enough. */
     if (range->rows % 16 == 1)
         split_learn(&l->alphabet, key);
     if (!range->proven || range->rows == PAGE) {
         range->proven = true;
-        end_cut(l, range);
+        end_cut(l, range, true);
         if (range->rows == PAGE)
             pthread_cond_broadcast(&l->changed); /* now it may be cut */
     }
@@ -166,8 +178,9 @@ static void list_range(struct worker *w, bool has_start)
                      l->o->bucket, l->o->prefix);
     if (r >= 0)
         r = rows_take(&l->rows, &range->builder);
-    end_cut(l, range);
+    end_cut(l, range, range->proven);
     range->active = false;
+    range->number = 0;
     l->active--;
     if (r < 0)
         fail(l, r, &err);
@@ -322,7 +335,8 @@ static int ask_directories(struct lister *l, struct range *range, size_t n, stru
     pthread_mutex_lock(&l->lock);
     if (r >= 0)
         r = learn_directories(l, &a);
-    if (r == 0 && a.stopped) {
+    /* Where it is mostly files there is nothing more to learn. */
+    if (r == 0 && a.stopped && a.found.count >= PAGE / 2) {
         char *to = strdup(a.last);
         if (to) {
             free(l->asked.at[number].to);
@@ -343,8 +357,8 @@ static struct range *find_longest(struct lister *l)
 
     for (unsigned i = 0; i < l->workers; i++) {
         struct range *r = &l->ranges[i];
-        if (r->active && r->proven && !r->being_cut && r->rows >= PAGE &&
-            (!longest || r->rows > longest->rows))
+        if (r->active && r->proven && !r->asking && r->cuts < CUTS_MAX && r->rows >= PAGE &&
+            (!longest || r->rows >> r->cuts > longest->rows >> longest->cuts))
             longest = r;
     }
     return longest;
@@ -358,16 +372,18 @@ static void begin_range(struct lister *l, struct range *mine, struct range *from
     mine->has_end = from->has_end;
     memcpy(mine->end, from->end, sizeof mine->end);
     (void)snprintf(mine->at, sizeof mine->at, "%s", cut); /* a key's length */
-    mine->proven = mine->being_cut = false;
+    mine->proven = mine->asking = false;
+    mine->cuts = 0;
+    mine->number = ++l->begun;
+    mine->cut_from_number = from->number;
     mine->rows = 0;
     mine->in_page = 0;
-    mine->common = 0;
+    mine->common = S3_KEY_MAX;
     mine->varies = common_length(cut, from->at, S3_KEY_MAX);
     mine->cut_from = from;
     mine->active = true;
     l->active++;
-    from->being_cut = true;
-    from->rows = 0;
+    from->cuts++;
     from->has_end = true;
     memcpy(from->end, mine->at, sizeof from->end);
 }
@@ -384,9 +400,9 @@ static bool cut(struct lister *l, struct range *mine)
         return false;
     if (!cut_at_hint(l, from, at)) {
         if (find_unasked(l, from, &n)) {
-            from->being_cut = true;
+            from->asking = true;
             int r = ask_directories(l, from, n, &err);
-            from->being_cut = false;
+            from->asking = false;
             if (r < 0)
                 fail(l, r, &err);
             pthread_cond_broadcast(&l->changed);
@@ -462,6 +478,8 @@ static int run_workers(struct lister *l)
     pthread_attr_setstacksize(&attr, WORKER_STACK);
     l->ranges[0].active = true;
     l->ranges[0].varies = SIZE_MAX;
+    l->ranges[0].common = S3_KEY_MAX;
+    l->ranges[0].number = ++l->begun;
     l->ranges[0].proven = true; /* all there is: it may be cut as soon as it has a page */
     l->active = 1;
     for (; started < l->workers && r == 0; started += r == 0) {

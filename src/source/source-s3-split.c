@@ -17,10 +17,36 @@
 #define FIRST_CHAR 0x21
 #define LAST_CHAR  0x7e
 
+static bool *row_at(struct split_alphabet *a, size_t place)
+{
+    return a->seen[place < SPLIT_PLACES ? place : SPLIT_PLACES - 1];
+}
+
+/* Where a '0' was seen there will be other digits. */
+static void learn_all(bool *row, char first, char last)
+{
+    if (row[(uint8_t)last] && row[(uint8_t)first])
+        return;
+    for (char c = first; c <= last; c++)
+        row[(uint8_t)c] = true;
+}
+
 void split_learn(struct split_alphabet *a, const char *key)
 {
-    for (; *key; key++)
-        a->seen[(uint8_t)*key] = true;
+    for (size_t i = 0; key[i]; i++) {
+        bool *row = row_at(a, i);
+        char c = key[i];
+        if (c >= '0' && c <= '9')
+            learn_all(row, '0', '9');
+        else if (c >= 'a' && c <= 'f')
+            learn_all(row, 'a', 'f');
+        else if (c >= 'a' && c <= 'z')
+            learn_all(row, 'a', 'z');
+        else if (c >= 'A' && c <= 'Z')
+            learn_all(row, 'A', 'Z');
+        else if (c > 0)
+            row[(uint8_t)c] = true;
+    }
 }
 
 static bool is_cuttable(char c)
@@ -40,14 +66,15 @@ static bool make(const char *at, size_t length, char c, const char *end,
     return strcmp(ret, at) > 0 && (!end || strcmp(ret, end) < 0);
 }
 
-/* The middle one of the bytes that occur in keys, above `low` and below `high`. */
-static char middle_of(const struct split_alphabet *a, int low, int high)
+/* The middle one of the bytes that occur there in keys, above `low` and below `high`. */
+static char middle_of(const struct split_alphabet *a, size_t place, int low, int high)
 {
+    const bool *row = a->seen[place < SPLIT_PLACES ? place : SPLIT_PLACES - 1];
     char found[LAST_CHAR + 1];
     size_t n = 0;
 
     for (int c = low + 1 > FIRST_CHAR ? low + 1 : FIRST_CHAR; c < high && c <= LAST_CHAR; c++) {
-        if (a->seen[c])
+        if (row[c])
             found[n++] = (char)c;
     }
     return n > 0 ? found[n / 2] : '\0';
@@ -75,21 +102,22 @@ bool split_between(const struct split_alphabet *a, const struct split_range *r,
     while (end && at[low] && at[low] == end[low])
         low++;
     if (end) {
-        c = middle_of(a, (uint8_t)at[low], (uint8_t)end[low]);
+        c = middle_of(a, low, (uint8_t)at[low], (uint8_t)end[low]);
         if (c && make(at, low, c, end, ret))
             return true;
         low++; /* what is left begins with this byte, but for what lies just below the end */
     }
     if (r->varies >= low && r->varies < length) {
-        c = middle_of(a, (uint8_t)at[r->varies], LAST_CHAR + 1);
+        c = middle_of(a, r->varies, (uint8_t)at[r->varies], LAST_CHAR + 1);
         if (c && make(at, r->varies, c, end, ret))
             return true;
         low = r->varies + 1;
     }
     if (low < r->common && cut_common(at, low, r->common, end, ret))
         return true;
-    for (size_t i = low > r->common ? low : r->common; i < length; i++) {
-        c = middle_of(a, (uint8_t)at[i], LAST_CHAR + 1);
+    /* Further behind it would cut off less than a page. */
+    for (size_t i = low > r->common ? low : r->common; i < length && i <= r->common + 1; i++) {
+        c = middle_of(a, i, (uint8_t)at[i], LAST_CHAR + 1);
         if (c && make(at, i, c, end, ret))
             return true;
         if ((uint8_t)at[i] >= 0x80) /* what follows is inside of a character */
