@@ -199,5 +199,9 @@ int attach_places_check(const struct attach_place *places, size_t count, struct 
  * `stage` is an existing directory. */
 int attach_places_make(const struct attach_place *places, size_t count, const char *stage,
                        struct err *err);
+/* Then, in front of mounts by root for `uid`: if that user may have something mounted there,
+ * `place` becomes a path that leads to the same directory whatever its owner does meanwhile, as
+ * long as this process lives. -EPERM. */
+int attach_place_pin(struct attach_place *place, uid_t uid, struct err *err);
 
 #endif

@@ -28,9 +28,11 @@ int attach_fuse_mount(const struct attach_record *r, const char *mountpoint, int
     if (fd < 0)
         return err_fail(err, -errno, "cannot open /dev/fuse: %s", strerror(errno));
     attach_source_name(r, source);
+    bool alone = r->user && r->user->alone;
     (void)snprintf(options, sizeof options,
-                   "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions,allow_other",
-                   fd, (unsigned)geteuid(), (unsigned)getegid());
+                   "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions%s", fd,
+                   (unsigned)(alone ? r->user->uid : geteuid()),
+                   (unsigned)(alone ? r->user->gid : getegid()), alone ? "" : ",allow_other");
     if (mount(source, mountpoint, FILE_SYSTEM, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME,
               options) < 0)
         return err_fail(err, -errno, "cannot mount %s:%u at %s: %s", r->name, r->version,

@@ -300,3 +300,31 @@ int attach_places_make(const struct attach_place *places, size_t count, const ch
     (void)umask(saved); /* cannot fail */
     return c;
 }
+
+/* ---- places of others
+ * -------------------------------------------------------------------------------------- */
+
+int attach_place_pin(struct attach_place *place, uid_t uid, struct err *err)
+{
+    static const char common[] = "/datastores/";
+    char link[64], real[ATTACH_PATH_MAX];
+    struct stat st;
+    AUTO(close_fd) int fd = open(place->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = fd < 0 ? -1 : readlink(link, real, sizeof real - 1);
+    if (n < 0 || fstat(fd, &st) < 0)
+        return err_fail(err, -errno, "cannot use %s as a mount point: %s", place->path,
+                        strerror(errno));
+    real[n] = '\0';
+    /* The path was free of symbolic links when it was looked at first, and must still be. */
+    if (strcmp(real, place->path) != 0 ||
+        (strncmp(real, common, sizeof common - 1) != 0 && st.st_uid != uid))
+        return err_fail(err, -EPERM,
+                        "a job's datastore is mounted below /datastores, or on a directory of the "
+                        "user's own: %s is neither",
+                        place->path);
+    (void)snprintf(place->path, sizeof place->path, "%s", link); /* fits */
+    (void)take_fd(&fd);                                          /* stays open with this process */
+    return 0;
+}

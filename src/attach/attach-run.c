@@ -49,6 +49,9 @@ struct run {
     size_t count;
     char *const *argv;             /* NULL: the child stays without one */
     const char *session;           /* its name; NULL: a run */
+    pid_t parent;                  /* this process, for its child */
+    bool is_job;                   /* of a batch system: the child, not this process, is wanted */
+    pid_t child;                   /* the last one */
     struct attach_place *places;   /* one for each item */
     struct attach_server *servers; /* one for each item, of this attempt */
     int links[ITEMS_MAX];          /* WAY_SHARED: to the shared servers instead */
@@ -159,6 +162,11 @@ static int arrange(struct run *run, enum way way, int *ret_stage, struct err *er
         return c;
     *ret_stage = STAGE_FINAL;
     c = attach_places_make(run->places, run->count, run->stage_dir, err);
+    for (size_t i = 0; c == 0 && i < run->count; i++) {
+        const struct attach_user *user = run->items[i].record.user;
+        if (user && user->uid != 0)
+            c = attach_place_pin(&run->places[i], user->uid, err);
+    }
     if (c == 0)
         c = way == WAY_SHARED       ? join_inside(run, ret_stage, err)
             : way == WAY_FUSERMOUNT ? bind_inside(run, err)
@@ -179,7 +187,7 @@ static _Noreturn void stay(int status_fd)
     (void)signal(SIGHUP, SIG_DFL);
     (void)signal(SIGTERM, SIG_DFL);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)prctl(PR_SET_NAME, "grid-session"); /* a name for people */
+    (void)prctl(PR_SET_NAME, "grid-hold"); /* a name for people */
     if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
         chdir("/") < 0)
         _exit(1);
@@ -198,6 +206,8 @@ static void child_main(struct run *run, enum way way, int status_fd)
     (void)sigaction(SIGCHLD, &run->old_chld, NULL);       /* as it was: cannot fail */
     (void)sigprocmask(SIG_SETMASK, &run->old_mask, NULL); /* as it was: cannot fail */
     if (!run->argv && setsid() < 0)
+        _exit(1);
+    if (run->is_job && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != run->parent))
         _exit(1);
     f.code = arrange(run, way, &f.stage, &err);
     if (f.code == 0 && run->session)
@@ -378,6 +388,7 @@ static int attempt(struct run *run, enum way way, int signal_fd, int *ret_stage,
         return err_fail(err, -errno, "cannot start a process: %s", strerror(errno));
     if (child == 0)
         child_main(run, way, child_fd);
+    run->child = child;
     (void)close(take_fd(&child_fd)); /* the child's end: its exec is our end of file */
     for (size_t i = 0; i < run->count; i++)
         attach_server_let_go(&run->servers[i]);
@@ -435,6 +446,8 @@ static int choose(struct run *run, int signal_fd, int *ret_exit, struct err *err
             way = WAY_ROOT;
             continue;
         }
+        if (run->is_job && stage == STAGE_NAMESPACE)
+            return err_fail(err, c, "%s", err_text(&e, c));
         if (way == WAY_ROOT && stage == STAGE_NAMESPACE)
             way = WAY_USER; /* root without its powers, in a container */
         else if (way == WAY_USER && stage == STAGE_FUSE)
@@ -485,8 +498,9 @@ static int watch_and_choose(struct run *run, int *ret_exit, struct err *err)
     return c;
 }
 
-static int run_items(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
-                     struct err *err)
+/* `ret_job`: NULL, or where the child goes that holds a job. */
+static int run_items(struct attach_item *items, size_t count, char *const argv[], pid_t *ret_job,
+                     int *ret_exit, struct err *err)
 {
     if (count == 0 || count > ITEMS_MAX)
         return err_fail(err, -EINVAL, "between 1 and %d datastores can be attached", ITEMS_MAX);
@@ -501,6 +515,8 @@ static int run_items(struct attach_item *items, size_t count, char *const argv[]
     struct run run = {.items = items,
                       .count = count,
                       .argv = argv,
+                      .is_job = ret_job != NULL,
+                      .parent = getpid(),
                       .places = places,
                       .servers = servers,
                       .private_places = private_places,
@@ -521,18 +537,29 @@ static int run_items(struct attach_item *items, size_t count, char *const argv[]
     c = watch_and_choose(&run, ret_exit, err);
     if (run.session && (argv || c < 0))
         attach_session_drop(run.session);
+    if (c == 0 && ret_job)
+        *ret_job = run.child;
     return c;
 }
 
 int attach_run(struct attach_item *items, size_t count, char *const argv[], int *ret_exit,
                struct err *err)
 {
-    return run_items(items, count, argv, ret_exit, err);
+    return run_items(items, count, argv, NULL, ret_exit, err);
 }
 
 int attach_hold(struct attach_item *items, size_t count, struct err *err)
 {
     int exit_code;
 
-    return run_items(items, count, NULL, &exit_code, err);
+    return run_items(items, count, NULL, NULL, &exit_code, err);
+}
+
+int attach_hold_job(struct attach_item *items, size_t count, pid_t *ret_pid, struct err *err)
+{
+    int exit_code;
+
+    if (geteuid() != 0)
+        return err_fail(err, -EPERM, "only root attaches for others");
+    return run_items(items, count, NULL, ret_pid, &exit_code, err);
 }

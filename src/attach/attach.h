@@ -73,6 +73,13 @@ void attach_source_name(const struct attach_record *r, char ret[static ATTACH_SO
 int attach_kernel_try(const struct attach_record *r, attach_serve_fn *serve, void *ctx,
                       int *ret_mount_fd, struct err *err);
 
+/* Whose a job is that root attaches for. */
+struct attach_user {
+    uid_t uid;
+    gid_t gid;
+    bool alone; /* nobody else may look into the mount, not even root: the server is the user's */
+};
+
 /* What a mount is, for records and listings. */
 struct attach_record {
     char name[64];
@@ -94,6 +101,7 @@ struct attach_record {
     /* of the caller, not of the record: */
     attach_note_fn *note;               /* may be NULL */
     const struct attach_kernel *kernel; /* NULL: the server's own file system is what is seen */
+    const struct attach_user *user;     /* NULL: we are the user */
 };
 
 /* What reads may wait: for a store that does not answer, or for a server to take over. */
@@ -153,6 +161,10 @@ const char *attach_session_name(const struct attach_record *r);
 /* Like attach_run(), but without a command: comes back when all is attached, and a process in the
  * background keeps it so. A session's name that is taken: -EEXIST, here and in attach_run(). */
 int attach_hold(struct attach_item *items, size_t count, struct err *err);
+/* The same, as root, for a job of somebody else's (record.user), who then enters the namespace of
+ * *ret_pid, a child of ours that is killed if we end. A place must lie below /datastores or be a
+ * directory of the user's: what else is mounted over, programs of root's may trust. */
+int attach_hold_job(struct attach_item *items, size_t count, pid_t *ret_pid, struct err *err);
 /* Become argv in the session. Only comes back if that fails; *ret_exit as above. -ENOENT: there is
  * none of that name. */
 int attach_session_enter(const char *name, char *const argv[], int *ret_exit, struct err *err);

@@ -40,7 +40,7 @@ static void find_owner(struct cli *cli)
         (void)snprintf(cli->host, sizeof cli->host, "unknown");
 }
 
-static int choose_cluster(struct cli *cli, bool is_needed, const char *given)
+int cli_use_cluster(struct cli *cli, bool is_needed, const char *given)
 {
     const char *name = given                        ? given
                        : cli->places.store_is_given ? CLUSTER_DEFAULT
@@ -50,9 +50,12 @@ static int choose_cluster(struct cli *cli, bool is_needed, const char *given)
     bool is_local = strcmp(name, CLUSTER_DEFAULT) == 0;
 
     (void)snprintf(cli->cluster, sizeof cli->cluster, "%s", name);
+    cli->coherent = false;
+    cli->store_is_default = false;
+    cli->options = (struct store_options){0};
     if (cluster && cluster->store && !(is_local && cli->places.store_is_given)) {
         cli->store = cluster->store;
-        cli->coherent |= cluster->coherent;
+        cli->coherent = cluster->coherent;
         cli->options = cluster_options(cluster);
         return CLI_DONE;
     }
@@ -70,11 +73,9 @@ static int choose_cluster(struct cli *cli, bool is_needed, const char *given)
                       name, cli->places.system_config, cli->places.user_config, name);
 }
 
-int cli_choose_store(struct cli *cli, const struct args *args)
+int cli_read_config(struct cli *cli)
 {
     struct err err = ERR_INIT;
-    bool is_needed = uses_store(args->command);
-    const char *given = is_needed ? args_text(args, "--cluster") : NULL;
 
     find_owner(cli);
     int r = places_find(&cli->places, &err);
@@ -83,5 +84,14 @@ int cli_choose_store(struct cli *cli, const struct args *args)
                         !cli->places.system_config_is_given, warn_config, NULL, &err);
     if (r == 0)
         r = config_read(&cli->config, cli->places.user_config, false, warn_config, NULL, &err);
-    return r < 0 ? say_err(&err, r) : choose_cluster(cli, is_needed, given);
+    return r < 0 ? say_err(&err, r) : CLI_DONE;
+}
+
+int cli_choose_store(struct cli *cli, const struct args *args)
+{
+    bool is_needed = uses_store(args->command);
+    const char *given = is_needed ? args_text(args, "--cluster") : NULL;
+    int code = cli_read_config(cli);
+
+    return code == CLI_DONE ? cli_use_cluster(cli, is_needed, given) : code;
 }

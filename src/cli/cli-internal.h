@@ -97,7 +97,7 @@ void progress_format(const struct progress *p, double seconds, size_t columns, c
 
 /* The disk cache (cache-place.c). */
 struct cache_place {
-    const char *dir; /* borrowed from places; NULL: none */
+    const char *dir;     /* borrowed from places; NULL: none */
     uint64_t size_bytes; /* 0: a share of the disk */
     bool off;
 };
@@ -302,6 +302,9 @@ COMMAND(session_list);
 COMMAND(session_create);
 COMMAND(session_enter);
 COMMAND(session_delete);
+COMMAND(slurm_check);
+COMMAND(slurm_attach);
+COMMAND(slurm_settle);
 COMMAND(doctor);
 COMMAND(clusters);
 COMMAND(credential);

@@ -118,6 +118,7 @@ struct cluster {
     char *endpoint, *region, *addressing, *profile, *ca_file;
     bool coherent;     /* store_is_coherent = yes */
     bool kernel_mount; /* kernel_mount = yes; only believed in the system's file */
+    char *users;       /* whose jobs root may serve: "a, b, @group"; only of the system's file */
     char *file;        /* where the section stands, for sentences */
     unsigned line;
 };
@@ -125,7 +126,7 @@ struct cluster {
 struct config {
     VEC(struct cluster) clusters;
     VEC(struct cluster) buckets; /* where sources are: without a store */
-    char context[64]; /* chosen by `grid user set-cluster-context`; "" if none was */
+    char context[64];            /* chosen by `grid user set-cluster-context`; "" if none was */
 };
 
 /* Add what `path` says to `c`; a later file overrides an earlier one key by key. A missing file is
@@ -178,6 +179,10 @@ struct cli {
 /* Places, configuration, and the store that --cluster, GRID_STORE or the context choose. Gives an
  * exit code, after a sentence. */
 int cli_choose_store(struct cli *cli, const struct args *args);
+/* The same in two steps, for who serves several clusters or users. `name` may be NULL; without
+ * `is_needed`, one that leads nowhere is no mistake. */
+int cli_read_config(struct cli *cli);
+int cli_use_cluster(struct cli *cli, bool is_needed, const char *name);
 
 /* The program: what main() calls. */
 int cli_main(int argc, char *const argv[]);

@@ -62,7 +62,7 @@ int cmd_mount(struct cli *cli, const struct args *args)
     if (code != CLI_DONE)
         return code;
     (void)snprintf(serve.text, sizeof serve.text, "mount %.240s",
-                   record->mountpoint); /* cut short */
+                   record->mountpoint);                                      /* cut short */
     (void)snprintf(record->holder, sizeof record->holder, "%s", serve.text); /* of the same size */
     serve.require_lease = item.required = args_flag(args, "--require-lease");
     record->note = serve_note;

@@ -21,12 +21,12 @@ int list_mounts(enum listing what, bool json);
 #define DATASTORES_MAX 64
 
 /* One group of options; strings point into argv. */
-struct group {
+struct asked {
     const char *name, *version, *directory;
 };
 
 struct items {
-    struct group groups[DATASTORES_MAX];
+    struct asked groups[DATASTORES_MAX];
     size_t count;
     struct attach_item at[DATASTORES_MAX];
     struct serve serves[DATASTORES_MAX];
@@ -50,6 +50,10 @@ struct items {
     RENTS("--instance_type", "TYPE"), RENTS("--gpus", "N"), RENTS("--cpus", "N"),                  \
         RENTS("--use_spot", NULL), RENTS("--disk_size", "N")
 
+/* Of one group that is filled in: where it is to be seen; all that is needed to serve it. */
+int items_target(const struct args *args, struct items *items, size_t i);
+int items_resolve(struct cli *cli, const struct args *args, struct items *items, size_t i,
+                  const struct reading *reading, const char *run, const char *text);
 /* Resolve what `args` ask for; `run` is for records, `text` for whoever wants to delete it. Gives
  * an exit code; *ret is free()d. */
 int items_prepare(struct cli *cli, const struct args *args, const char *run, const char *text,

@@ -7,6 +7,7 @@
  * session stays until it is deleted.
  */
 #include "cli/cmd-mount.h"
+#include "cli/mode.h"
 
 #include "base/name.h"
 
@@ -66,15 +67,20 @@ int cmd_session_create(struct cli *cli, const struct args *args)
     int code = items_prepare(cli, args, run, text, &items);
     if (code != CLI_DONE)
         return code;
-    if (on_a_terminal()) {
-        char *argv[] = {(char *)shell(), NULL};
+    char *argv[] = {(char *)shell(), NULL};
+    bool interactive = on_a_terminal();
+    int r;
+    if (interactive)
         say("session %s: 'exit' ends it", name);
-        int r = attach_run(items->at, items->count, argv, &exit_code, &err);
-        return r < 0 ? say_err(&err, r) : exit_code;
-    }
-    int r = attach_hold(items->at, items->count, &err);
+    do {
+        err_clear(&err);
+        r = interactive ? attach_run(items->at, items->count, argv, &exit_code, &err)
+                        : attach_hold(items->at, items->count, &err);
+    } while (r == -EOPNOTSUPP && mode_step_down_all(items, &err));
     if (r < 0)
         return say_err(&err, r);
+    if (interactive)
+        return exit_code;
     printf("%s\n", name);
     return finish_stdout(CLI_DONE);
 }

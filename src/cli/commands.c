@@ -63,7 +63,8 @@ static const struct command commands[] = {
     {"datastore mounts", "", "list mounted versions", NULL, cmd_mounts_options, 0, 0, false,
      cmd_mounts},
     {"datastore prefetch", "[NAME[:N][/PATH]] [PATH ...]", "fetch a version into the disk cache",
-     "All of it, or the files at and below some paths. Interrupted, the same command goes on where\n"
+     "All of it, or the files at and below some paths. Interrupted, the same command goes on "
+     "where\n"
      "it stopped. What is in a store on this machine's disk needs no cache.",
      cmd_prefetch_options, 0, ARGS_ANY, false, cmd_prefetch},
     {"datastore stats", "", "show how reads of the live mounts went",
@@ -75,12 +76,14 @@ static const struct command commands[] = {
      "--datastore_mount_dir. A COMMAND that ends in .py is run with python3. The exit code is the\n"
      "command's own.",
      cmd_run_options, 0, ARGS_ANY, true, cmd_run},
-    {"session", "", "list sessions", "Sessions of this user on this machine, with their datastores.",
-     cmd_session_list_options, 0, 0, false, cmd_session_list},
-    {"session list", "", "list sessions", "The same as 'grid session'.", cmd_session_list_options, 0,
+    {"session", "", "list sessions",
+     "Sessions of this user on this machine, with their datastores.", cmd_session_list_options, 0,
      0, false, cmd_session_list},
+    {"session list", "", "list sessions", "The same as 'grid session'.", cmd_session_list_options,
+     0, 0, false, cmd_session_list},
     {"session create", "", "open a shell with datastores attached",
-     "On a terminal the shell ($SHELL, else /bin/sh) is there at once. Otherwise the session stays\n"
+     "On a terminal the shell ($SHELL, else /bin/sh) is there at once. Otherwise the session "
+     "stays\n"
      "in the background until 'grid session delete'.",
      cmd_session_create_options, 0, 0, false, cmd_session_create},
     {"session enter", "S [COMMAND ...]", "run a command, or a shell, in a session", NULL,
@@ -88,13 +91,20 @@ static const struct command commands[] = {
     {"session delete", "S", "end a session and all its processes, and detach",
      "Its processes get SIGHUP and SIGTERM, and SIGKILL after 5 seconds.",
      cmd_session_delete_options, 1, 1, false, cmd_session_delete},
+    {"slurm check", "SPEC ...", NULL, "For the Slurm plugin: see grid-slurm(1).",
+     cmd_slurm_check_options, 1, ARGS_ANY, false, cmd_slurm_check},
+    {"slurm attach", "SPEC ...", NULL, "For the Slurm plugin: see grid-slurm(1).",
+     cmd_slurm_attach_options, 1, ARGS_ANY, false, cmd_slurm_attach},
+    {"slurm settle", "PID ...", NULL, "For the Slurm plugin: see grid-slurm(1).",
+     cmd_slurm_settle_options, 1, ARGS_ANY, false, cmd_slurm_settle},
     {"datastore doctor", "", "try out whether a store keeps what it must",
      "Tries whether of several who write one new key at the same time exactly one wins, and\n"
      "compares clocks; of a bucket also its settings, of a directory its file system and space.\n"
      "Leaves nothing behind.",
      cmd_doctor_options, 0, 0, false, cmd_doctor},
     {"credential", "", "list the roles that may read buckets of sources",
-     "A bucket that a datastore is made from, or links to, is read with what AWS's own tools find,\n"
+     "A bucket that a datastore is made from, or links to, is read with what AWS's own tools "
+     "find,\n"
      "else with the first of these roles that may.",
      cmd_credential_options, 0, 0, false, cmd_credential},
     {"credential list", "", "list the roles that may read buckets of sources",

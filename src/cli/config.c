@@ -3,10 +3,9 @@
  * Configuration files: an INI dialect that fits on a page (docs/configuration.md).
  *
  *   # comment, also ;          whole lines only
- *   [cluster NAME]             store, store_is_coherent, kernel_mount; of S3 stores endpoint,
- *   key = value                region, addressing, profile, ca_file
- *   [bucket NAME]              endpoint, region, addressing, profile, ca_file of an S3 source
- *   [user]                     context
+ *   [cluster NAME]             store, store_is_coherent, kernel_mount, users; of S3 stores
+ * endpoint, key = value                region, addressing, profile, ca_file [bucket NAME] endpoint,
+ * region, addressing, profile, ca_file of an S3 source [user]                     context
  *
  * A broken line is an error with file and line; an unknown key is a warning, so that one file
  * serves several releases. Read whole (bounded), parsed line by line.
@@ -214,6 +213,8 @@ static int set_cluster_key(struct parser *p, const char *key, const char *value,
     if (text && !(p->in_bucket && text == &p->cluster->store))
         return set_text(p, text, key, value, err);
     if (p->in_bucket) {
+        if (strcmp(key, "users") == 0)
+            return p->is_system ? set_text(p, &p->cluster->users, key, value, err) : 0;
         warn(p, "key", key);
         return 0;
     }
@@ -307,6 +308,7 @@ static void release_cluster(struct cluster *cluster)
     free(cluster->addressing);
     free(cluster->profile);
     free(cluster->ca_file);
+    free(cluster->users);
     free(cluster->file);
 }
 

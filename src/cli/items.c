@@ -24,7 +24,7 @@ static int add_to_group(const struct args *args, struct items *items, const stru
         return CLI_DONE;
     if (items->count == 0)
         return say_usage(args->command, "%s belongs behind a --datastore_name", o->option->name);
-    struct group *g = &items->groups[items->count - 1];
+    struct asked *g = &items->groups[items->count - 1];
     const char **place = is_version ? &g->version : &g->directory;
     if (*place)
         return say_usage(args->command, "%s is given twice for %s", o->option->name, g->name);
@@ -32,15 +32,17 @@ static int add_to_group(const struct args *args, struct items *items, const stru
     return CLI_DONE;
 }
 
-static int make_target(const struct args *args, struct items *items, size_t i)
+int items_target(const struct args *args, struct items *items, size_t i)
 {
-    const struct group *g = &items->groups[i];
+    const struct asked *g = &items->groups[i];
     char *target = items->targets[i];
     AUTO(free_ptr) char *cwd = NULL;
+    char name[sizeof items->serves[i].info.name];
     int n;
 
+    memcpy(name, items->serves[i].info.name, sizeof name);
     if (!g->directory)
-        n = snprintf(target, PATH_MAX, "/datastores/%s", items->serves[i].info.name);
+        n = snprintf(target, PATH_MAX, "/datastores/%s", name);
     else if (g->directory[0] == '/')
         n = snprintf(target, PATH_MAX, "%s", g->directory);
     else if ((cwd = getcwd(NULL, 0)))
@@ -60,10 +62,10 @@ static int make_target(const struct args *args, struct items *items, size_t i)
     return CLI_DONE;
 }
 
-static int prepare(struct cli *cli, const struct args *args, struct items *items, size_t i,
-                   const struct reading *reading, const char *run, const char *text)
+int items_resolve(struct cli *cli, const struct args *args, struct items *items, size_t i,
+                  const struct reading *reading, const char *run, const char *text)
 {
-    const struct group *g = &items->groups[i];
+    const struct asked *g = &items->groups[i];
     struct attach_item *item = &items->at[i];
     uint32_t version = 0;
 
@@ -74,7 +76,7 @@ static int prepare(struct cli *cli, const struct args *args, struct items *items
         return say_usage(args->command, "the version of %s is given twice", g->name);
     int code = serve_prepare(cli, g->name, version, reading, &items->serves[i], &item->record);
     if (code == CLI_DONE)
-        code = make_target(args, items, i);
+        code = items_target(args, items, i);
     if (code != CLI_DONE)
         return code;
     (void)snprintf(item->record.run, sizeof item->record.run, "%s", run);
@@ -103,7 +105,7 @@ int items_prepare(struct cli *cli, const struct args *args, const char *run, con
     if (code == CLI_DONE && items->count == 0)
         code = say_usage(args->command, "a datastore is missing: --datastore_name NAME");
     for (size_t i = 0; code == CLI_DONE && i < items->count; i++)
-        code = prepare(cli, args, items, i, &reading, run, text);
+        code = items_resolve(cli, args, items, i, &reading, run, text);
     if (code == CLI_DONE)
         *ret = take_ptr(&items);
     return code;
