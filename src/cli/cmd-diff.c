@@ -4,8 +4,9 @@
  *
  * Two walks in the same order, merged. A file is unchanged if all its chunks name the same place of
  * the same pack; where they do not (the same bytes may have been stored anew), size and time of
- * modification decide. Permission bits and the targets of symbolic links count; times alone and
- * extended attributes do not.
+ * modification decide. Of two linked versions, the objects that they link to are compared.
+ * Permission bits and the targets of symbolic links count; times alone and extended attributes do
+ * not.
  */
 #include "cli/cli-internal.h"
 
@@ -22,6 +23,7 @@ struct side {
 
 struct diff {
     struct side left, right;
+    bool same_source;                  /* both are linked, to one place */
     json_t *added, *removed, *changed; /* NULL: text */
 };
 
@@ -71,6 +73,34 @@ static int same_places(const struct diff *d, uint64_t size)
     return 1;
 }
 
+/* 1 if both files are linked to the same object as it was at the same time; 0; or an error. */
+static int same_link(const struct diff *d)
+{
+    struct fetch_link a, b;
+    int r = view_link(d->left.o.view, &d->left.item.inode, &a);
+
+    if (r == 0)
+        r = view_link(d->right.o.view, &d->right.item.inode, &b);
+    if (r < 0)
+        return r;
+    return strcmp(a.key, b.key) == 0 && strcmp(a.pin.etag, b.pin.etag) == 0 &&
+           strcmp(a.pin.version_id, b.pin.version_id) == 0;
+}
+
+/* Linked, to the same bucket and prefix? */
+static int same_source(const struct diff *d)
+{
+    struct link_place a, b;
+    int r = view_link_place(d->left.o.view, &a);
+
+    if (r == 0)
+        r = view_link_place(d->right.o.view, &b);
+    if (r < 0)
+        return r == -EINVAL ? 0 : r;
+    return strcmp(a.bucket, b.bucket) == 0 && strcmp(a.prefix, b.prefix) == 0 &&
+           strcmp(a.endpoint, b.endpoint) == 0;
+}
+
 static int same_target(const struct diff *d)
 {
     char a[INDEX_TARGET_MAX + 1], b[INDEX_TARGET_MAX + 1];
@@ -96,6 +126,8 @@ static int same_item(const struct diff *d)
         return 1;
     if (a->size != b->size)
         return 0;
+    if (d->same_source && a->size > 0)
+        return same_link(d);
     int r = same_places(d, a->size);
     return r != 0 ? r : a->mtime_s == b->mtime_s && a->mtime_ns == b->mtime_ns;
 }
@@ -172,6 +204,10 @@ static int run_diff(struct cli *cli, const struct args *args, struct diff *d)
         code = open_side(cli, args->words.at[1], &d->right);
     if (code != CLI_DONE)
         return code;
+    r = same_source(d);
+    d->same_source = r == 1;
+    if (r > 0)
+        r = 0;
     while (r == 0 && (d->left.has_item || d->right.has_item) && !ferror(stdout))
         r = compare_item(d);
     if (r < 0)

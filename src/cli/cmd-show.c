@@ -138,9 +138,13 @@ static void print_show(const struct cli *cli, const struct opened *o, const stru
     (void)snprintf(text, sizeof text, "%s, %s", figure_bytes(m->index_size, a), key);
     print_row("Index", text);
     count_packs(m, &fresh, &bytes, &used);
-    (void)snprintf(text, sizeof text, "%" PRIu32 " (%" PRIu32 " of them new), %s, of which %s used",
-                   m->pack_count, fresh, figure_bytes(bytes, a), figure_bytes(used, b));
-    print_row("Packs", text);
+    if (m->linked)
+        (void)snprintf(text, sizeof text, "%" PRIu32 ", %s", m->pack_count, figure_bytes(bytes, a));
+    else
+        (void)snprintf(text, sizeof text,
+                       "%" PRIu32 " (%" PRIu32 " of them new), %s, of which %s used", m->pack_count,
+                       fresh, figure_bytes(bytes, a), figure_bytes(used, b));
+    print_row(m->linked ? "Link tables" : "Packs", text);
     print_holders(o);
 }
 

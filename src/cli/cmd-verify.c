@@ -5,8 +5,13 @@
  * The manifest against the record, the index object leaf by leaf, the index image against the rules
  * of its format, every pack leaf by leaf. All damage is listed, with the files that lie in it. What
  * a machine remembers of the store (memory, page cache of a mount) is not asked.
+ *
+ * Of a linked version the tables of links are checked like this, and then the source is asked which
+ * of its objects are not what they were.
  */
 #include "cli/damage.h"
+#include "cli/drift.h"
+#include "cli/linking.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -23,7 +28,8 @@ struct verify {
     struct progress progress;
     char index_sentence[512]; /* what is wrong with the image; "" if nothing */
     uint64_t files_damaged;
-    json_t *rows, *files; /* NULL: text */
+    struct drift_report drift;
+    json_t *rows, *files, *drifted; /* NULL: text */
 };
 
 static int check_packs(struct verify *v)
@@ -32,8 +38,7 @@ static int check_packs(struct verify *v)
     int r = damage_check_object(v->o.store, 'x', &m->index, 0, &v->progress, &v->index_damage);
 
     for (uint32_t i = 0; r == 0 && i < m->pack_count; i++) {
-        if (!m->packs[i].linked)
-            r = damage_check_object(v->o.store, 'p', &m->packs[i], i, &v->progress, &v->damage);
+        r = damage_check_object(v->o.store, 'p', &m->packs[i], i, &v->progress, &v->damage);
     }
     progress_clear();
     return r;
@@ -71,7 +76,10 @@ static int tell_range(struct verify *v, char letter, const struct object_ref *re
         return json_array_append_new(v->rows, row) < 0 ? -ENOMEM : 0;
     }
     say("%s %s is damaged at byte %" PRIu64 ", %" PRIu64 " bytes: %s",
-        letter == 'x' ? "index" : "pack", key, d->offset, d->size, d->why);
+        letter == 'x' ? "index"
+        : ref->linked ? "table of links"
+                      : "pack",
+        key, d->offset, d->size, d->why);
     return 0;
 }
 
@@ -104,7 +112,9 @@ static int tell_damage(struct verify *v)
     }
     if (*v->index_sentence && v->index_damage.ranges.count == 0 && !v->rows)
         say("the index is damaged: %s", v->index_sentence);
-    if (r == 0 && v->damage.ranges.count && v->o.view) {
+    if (r == 0 && v->damage.ranges.count && v->manifest.linked)
+        say("which files that concerns cannot be told");
+    else if (r == 0 && v->damage.ranges.count && v->o.view) {
         int walked = damage_each_file(&v->damage, v->o.view, tell_file, v);
         if (walked < 0)
             say("the files in damaged places cannot all be named: %s", strerror(-walked));
@@ -112,24 +122,89 @@ static int tell_damage(struct verify *v)
     return r;
 }
 
+static size_t count_ranges(const struct verify *v)
+{
+    return v->damage.ranges.count + v->index_damage.ranges.count;
+}
+
+/* Every drifted file is a line of the result: "changed PATH". */
+static int tell_drift(void *ctx, const char *path, size_t path_length, const char *key,
+                      const char *why)
+{
+    struct verify *v = ctx;
+
+    if (!v->drifted) {
+        progress_clear();
+        print_name(path, path_length);
+        printf(": %s\n", why);
+        return 0;
+    }
+    json_t *row = json_object();
+    int r = row ? json_set_bytes(row, "path", path, path_length) : -ENOMEM;
+    if (r == 0)
+        r = json_set_bytes(row, "key", key, strlen(key));
+    if (r == 0)
+        r = json_set_bytes(row, "reason", why, strlen(why));
+    if (r < 0)
+        json_decref(row);
+    return r < 0 || json_array_append_new(v->drifted, row) < 0 ? -ENOMEM : 0;
+}
+
+static int check_drift(struct verify *v, struct err *err)
+{
+    struct progress progress = {.phase = "Comparing with the source",
+                                .files_total = v->manifest.files};
+
+    if (!v->manifest.linked || count_ranges(v) || *v->index_sentence)
+        return 0;
+    v->o.linking = linking_clients_new();
+    if (!v->o.linking)
+        return -ENOMEM;
+    int r = drift_check(&v->o, &progress, tell_drift, v, &v->drift, err);
+    return r < 0 && r != -ECANCELED
+               ? err_prefix(err, r, "cannot compare %s:%" PRIu32 " with its source", v->o.info.name,
+                            v->o.info.version)
+               : r;
+}
+
+static int finish_linked(struct verify *v)
+{
+    char a[FIGURE_MAX], b[FIGURE_MAX];
+
+    if (v->drift.drifted)
+        return say_failed("%s:%" PRIu32 " has drifted: %s of %s %s not what %s", v->o.info.name,
+                          v->o.info.version, figure_count(v->drift.drifted, a),
+                          figure_things(v->manifest.files, "file", b),
+                          v->drift.drifted == 1 ? "is" : "are",
+                          v->drift.drifted == 1 ? "it was" : "they were");
+    if (v->rows)
+        return CLI_DONE;
+    printf("%s:%" PRIu32 " is good: %s, as in %s\n", v->o.info.name, v->o.info.version,
+           figure_things(v->manifest.files, "file", a), v->manifest.source);
+    return finish_stdout(CLI_DONE);
+}
+
 static int finish(struct verify *v)
 {
     char a[FIGURE_MAX], b[FIGURE_MAX];
-    size_t ranges = v->damage.ranges.count + v->index_damage.ranges.count;
+    size_t ranges = count_ranges(v);
     bool is_good = ranges == 0 && !*v->index_sentence;
     int code = CLI_DONE;
 
     if (v->rows) {
         code = json_print(json_pack(
-            "{s:s, s:I, s:b, s:I, s:I, s:O, s:O, s:s}", "name", v->o.info.name, "version",
-            (json_int_t)v->o.info.version, "good", is_good, "packs",
+            "{s:s, s:I, s:b, s:I, s:I, s:O, s:O, s:s, s:O}", "name", v->o.info.name, "version",
+            (json_int_t)v->o.info.version, "good", is_good && v->drift.drifted == 0, "packs",
             (json_int_t)v->manifest.pack_count, "checked_bytes", (json_int_t)v->progress.bytes,
-            "damaged", v->rows, "damaged_files", v->files, "index", v->index_sentence));
+            "damaged", v->rows, "damaged_files", v->files, "index", v->index_sentence, "drifted",
+            v->drifted));
     }
     if (!is_good)
         return say_failed("%s:%" PRIu32 " is damaged: %s, %s", v->o.info.name, v->o.info.version,
                           figure_things(ranges, "place", a),
                           figure_things(v->files_damaged, "file", b));
+    if (v->manifest.linked && code == CLI_DONE)
+        return finish_linked(v);
     if (v->rows)
         return code;
     printf("%s:%" PRIu32 " is good: %s in %s\n", v->o.info.name, v->o.info.version,
@@ -155,11 +230,13 @@ static int run_verify(struct verify *v)
         r = check_index(v);
     if (r == 0)
         r = tell_damage(v);
+    if (r == 0)
+        r = check_drift(v, &err);
     if (r == -ECANCELED) {
         say("interrupted; %s:%u was not checked to the end", v->o.info.name, v->o.info.version);
         return 128 + interrupt_signal;
     }
-    return r < 0 ? say_err(NULL, r) : finish(v);
+    return r < 0 ? say_err(&err, r) : finish(v);
 }
 
 int cmd_verify(struct cli *cli, const struct args *args)
@@ -171,13 +248,15 @@ int cmd_verify(struct cli *cli, const struct args *args)
     if (code == CLI_DONE && json) {
         v.rows = json_array();
         v.files = json_array();
-        if (!v.rows || !v.files)
+        v.drifted = json_array();
+        if (!v.rows || !v.files || !v.drifted)
             code = say_failed("out of memory");
     }
     if (code == CLI_DONE)
         code = run_verify(&v);
     json_decref(v.rows);
     json_decref(v.files);
+    json_decref(v.drifted);
     damage_release(&v.damage);
     damage_release(&v.index_damage);
     manifest_release(&v.manifest);

@@ -171,7 +171,11 @@ int damage_check_object(struct store *store, char letter, const struct object_re
     if (!window)
         return -ENOMEM;
     object_ref_key(letter, ref, c.key);
-    int r = check_leaves(&c, letter == 'x' ? PACK_KIND_INDEX : PACK_KIND_DATA, &err);
+    int r = check_leaves(&c,
+                         letter == 'x' ? PACK_KIND_INDEX
+                         : ref->linked ? PACK_KIND_LINKS
+                                       : PACK_KIND_DATA,
+                         &err);
     if (r == -ECANCELED || r == -ENOMEM)
         return r;
     if (c.checked_to < ref->data_size)

@@ -10,7 +10,6 @@
 #include "fetch/fetch-linked.h"
 
 #include "base/log.h"
-#include "link/link.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -217,7 +216,7 @@ int fetch_linked_find(struct fetch_linked *l, uint64_t offset, uint64_t page_hin
  */
 
 /* The place is in the header: one page more, once. */
-static int place_of(struct fetch_linked *l, struct link_place *ret)
+int fetch_linked_place(struct fetch_linked *l, struct link_place *ret)
 {
     struct link_header h;
 
@@ -286,9 +285,10 @@ static void log_drift(struct fetch_linked *l, const struct link_place *place, st
 
     if (was_logged(l, key))
         return;
-    if (code == -ENOENT)
+    if (code == -ENOENT || (code == -ESTALE && link->pin.version_id[0]))
         log_warning("s3://%s/%s, which %s links to, is gone%s%s", place->bucket, key, l->name,
-                    link->pin.version_id[0] ? " in version " : "", link->pin.version_id);
+                    link->pin.version_id[0] ? ", or this version of it: " : "",
+                    link->pin.version_id);
     else if (code == -ESTALE && s3_head(s3, place->bucket, key, &now, NULL) == 0)
         log_warning("s3://%s/%s, which %s links to, was changed: its ETag was \"%s\" (%" PRIu64
                     " bytes) and is \"%s\" (%" PRIu64 " bytes)",
@@ -308,7 +308,7 @@ int fetch_linked_get(struct fetch_linked *l, const struct fetch_link *link, uint
     struct s3 *s3 = NULL;
     size_t got = 0;
 
-    int r = place ? place_of(l, place) : -ENOMEM;
+    int r = place ? fetch_linked_place(l, place) : -ENOMEM;
     if (r < 0)
         return r;
     (void)snprintf(key, sizeof key, "%s%s", place->prefix, link->key); /* both are bounded */

@@ -13,7 +13,6 @@
 #define FETCH_FETCH_LINKED_H
 
 #include "fetch/fetch.h"
-#include "s3/s3.h"
 
 #define FETCH_PIECE PACK_LEAF_MAX
 
@@ -27,14 +26,7 @@ int fetch_linked_new(struct fetch_object *table, const char *key, uint64_t table
 void fetch_linked_free(struct fetch_linked *l);
 AUTO_FREE_FUNC(struct fetch_linked, fetch_linked_free);
 
-/* A run of an object on the device. Values; some KB. */
-struct fetch_link {
-    uint64_t start;          /* on the device, bytes */
-    uint64_t offset, length; /* what stands there of the object */
-    struct s3_object pin;
-    char key[S3_KEY_MAX + 1];
-};
-
+int fetch_linked_place(struct fetch_linked *l, struct link_place *ret);
 /* What covers `offset` of the device; may read the table. -EPROTO: nothing does, or the table
  * breaks its format. `page_hint`: page of the table, or FETCH_NO_HINT. */
 int fetch_linked_find(struct fetch_linked *l, uint64_t offset, uint64_t page_hint,

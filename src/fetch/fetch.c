@@ -181,6 +181,17 @@ int fetch_object_new_linked(struct fetch *f, const char *key, const struct pack_
     return r;
 }
 
+int fetch_object_link(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint,
+                      struct fetch_link *ret)
+{
+    return o->linked ? fetch_linked_find(o->linked, offset, leaf_hint, ret) : -EINVAL;
+}
+
+int fetch_object_place(struct fetch_object *o, struct link_place *ret)
+{
+    return o->linked ? fetch_linked_place(o->linked, ret) : -EINVAL;
+}
+
 void object_ref(struct fetch_object *o)
 {
     o->refs++;

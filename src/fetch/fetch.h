@@ -15,7 +15,9 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "link/link.h"
 #include "pack/pack.h"
+#include "s3/s3.h"
 #include "store/store.h"
 
 #define FETCH_MEMORY_DEFAULT (UINT64_C(256) << 20)
@@ -23,8 +25,6 @@
 
 struct cache;
 struct fetch;
-struct link_place;
-struct s3;
 
 /* A client for the objects of a linked device, with credentials that can read `key`, one of them.
  * It stays the callback's, and good as long as the fetch. Called on any thread; may wait. */
@@ -64,6 +64,17 @@ int fetch_object_new(struct fetch *f, const char *key, enum pack_kind kind,
  * pages of the table. A source that drifted: -ESTALE, -ENOENT, and a line in the log. */
 int fetch_object_new_linked(struct fetch *f, const char *key, const struct pack_summary *table,
                             uint64_t blocks, struct fetch_object **ret);
+/* A run of an object of the source on a linked device. Values; some KB. */
+struct fetch_link {
+    uint64_t start;           /* on the device, bytes */
+    uint64_t offset, length;  /* what stands there of the object */
+    struct s3_object pin;     /* what it was when the version was made */
+    char key[S3_KEY_MAX + 1]; /* without the place's prefix */
+};
+/* Of a linked device (else -EINVAL): what covers `offset`, and where the objects are. */
+int fetch_object_link(struct fetch_object *o, uint64_t offset, uint64_t leaf_hint,
+                      struct fetch_link *ret);
+int fetch_object_place(struct fetch_object *o, struct link_place *ret);
 void fetch_object_free(struct fetch_object *o);
 AUTO_FREE_FUNC(struct fetch_object, fetch_object_free);
 

@@ -272,3 +272,29 @@ ssize_t view_read(struct view *v, const struct index_inode *file, uint64_t offse
     }
     return (ssize_t)done;
 }
+
+int view_link(struct view *v, const struct index_inode *file, struct fetch_link *ret)
+{
+    struct index_extent e;
+    struct fetch_object *device;
+
+    if (file->type != INDEX_FILE || file->size == 0)
+        return -EINVAL;
+    int r = index_map(v->index, file, 0, &e);
+    if (r == 0)
+        r = e.device ? view_open_pack(v, e.device - 1, &device) : -EINVAL;
+    if (r < 0)
+        return r;
+    uint64_t hint = e.chunk_size == file->size ? file->leaf_hint : FETCH_NO_HINT;
+    return fetch_object_link(device, e.block * PACK_BLOCK, hint, ret);
+}
+
+int view_link_place(struct view *v, struct link_place *ret)
+{
+    struct fetch_object *device;
+
+    if (v->manifest.pack_count == 0 || !v->manifest.packs[0].linked)
+        return -EINVAL;
+    int r = view_open_pack(v, 0, &device);
+    return r < 0 ? r : fetch_object_place(device, ret);
+}

@@ -36,6 +36,10 @@ int view_readlink(struct view *v, uint64_t nid, char target[static INDEX_TARGET_
  * missing range, and only that one. */
 ssize_t view_read(struct view *v, const struct index_inode *file, uint64_t offset, void *data,
                   size_t size);
+/* A linked version: which object a file (that is not empty, else -EINVAL) is read from, and where
+ * all objects are. */
+int view_link(struct view *v, const struct index_inode *file, struct fetch_link *ret);
+int view_link_place(struct view *v, struct link_place *ret);
 int view_xattrs(struct view *v, const struct index_inode *inode, index_xattr_fn *fn, void *ctx);
 
 /* The version as one image: the index, then every pack at its unified address; whole pages. */
