@@ -119,6 +119,34 @@ static int receive_descriptor(int sock, int *ret_fd)
     return c;
 }
 
+/* fusermount3 says why only to its log: what usually stands behind it is looked at here. */
+static int helper_failed(const struct attach_record *r, const char *mountpoint, int code,
+                         struct err *err)
+{
+    char runtime[ATTACH_PATH_MAX];
+
+    if (access("/dev/fuse", F_OK) < 0)
+        return err_fail(err, -ENODEV, "cannot mount at %s: this machine has no /dev/fuse",
+                        mountpoint);
+    if (access("/dev/fuse", R_OK | W_OK) < 0)
+        return err_fail(err, -EACCES,
+                        "cannot mount at %s: you may not open /dev/fuse; root lets everybody do so "
+                        "with 'chmod 666 /dev/fuse', as is usual",
+                        mountpoint);
+    if (code == -ENOENT)
+        return err_fail(err, code, "cannot mount at %s: fusermount3 is not installed", mountpoint);
+    if (access(mountpoint, W_OK) < 0)
+        return err_fail(err, -EACCES,
+                        "cannot mount at %s: users may only mount on directories that they may "
+                        "write to, and this one is another's",
+                        mountpoint);
+    if (attach_runtime_dir(runtime, sizeof runtime, NULL) < 0)
+        return err_fail(err, -EPERM, "cannot mount at %s: fusermount3 refuses", mountpoint);
+    return err_fail(err, -EPERM,
+                    "cannot mount at %s: fusermount3 refuses; its reason is in %s/log/%s-%u.log",
+                    mountpoint, runtime, r->name, r->version);
+}
+
 int attach_fuse_mount_helped(const struct attach_record *r, const char *mountpoint, int *ret_fd,
                              struct err *err)
 {
@@ -141,12 +169,7 @@ int attach_fuse_mount_helped(const struct attach_record *r, const char *mountpoi
         c = receive_descriptor(ours, ret_fd);
     if (c == 0)
         return 0;
-    if (access("/dev/fuse", F_OK) < 0)
-        return err_fail(err, -ENODEV, "cannot mount at %s: this machine has no /dev/fuse",
-                        mountpoint);
-    if (c == -ENOENT)
-        return err_fail(err, c, "cannot mount at %s: fusermount3 is not installed", mountpoint);
-    return err_fail(err, -EPERM, "cannot mount at %s: fusermount3 refuses", mountpoint);
+    return helper_failed(r, mountpoint, c, err);
 }
 
 /* ---- unmounting
