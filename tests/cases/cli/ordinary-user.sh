@@ -53,5 +53,15 @@ expect 0 '' user "$dir/grid" run --datastore_name imagenet --datastore_mount_dir
 expect 0 '' user "$dir/grid" run --datastore_name imagenet -- id -u
 [ "$(cat out)" = "$(user id -u)" ] || fail "the user is $(cat out) inside"
 expect 3 '' user "$dir/grid" run --datastore_name imagenet -- sh -c 'exit 3'
+# What users meet: a directory of somebody else's, a machine that keeps /dev/fuse to root.
+if [ "$(id -u)" = 0 ]; then
+    mkdir foreign
+    expect 1 'foreign: users may only mount on directories' user "$dir/grid" datastore mount imagenet foreign
+fi
+if [ -n "${GRID_FUSE_OPENED:-}" ]; then
+    chmod 0600 /dev/fuse
+    expect 1 'you may not open /dev/fuse; root' user "$dir/grid" run --datastore_name imagenet true
+    chmod 0666 /dev/fuse
+fi
 grep -q "$dir" /proc/self/mountinfo && fail "a mount is left"
 exit 0
