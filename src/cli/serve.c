@@ -180,6 +180,7 @@ int serve_run(void *ctx, struct supervise_child *child)
         flat.size = view_flat_size(o.view);
         options.flat = &flat;
     }
+    options.fetch = o.fetch;
     if (r == 0)
         r = front_open(o.view, &options, &front, &err);
     if (r < 0) {

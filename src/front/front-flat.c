@@ -72,27 +72,39 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     (void)fuse_reply_attr(req, &st, FRONT_FOREVER); /* fails if the kernel has gone */
 }
 
+static void run_read(struct front_op *op, struct front_answer *ret)
+{
+    const struct front_flat *flat = &op->front->flat;
+    uint64_t at = (uint64_t)op->offset;
+    size_t size = op->size < FRONT_REPLY_MAX ? op->size : FRONT_REPLY_MAX;
+
+    if (at >= flat->size)
+        size = 0;
+    else if (size > flat->size - at)
+        size = (size_t)(flat->size - at);
+    int r = size ? flat->read(flat->ctx, at, front_reply_buffer(), size) : 0;
+    if (r < 0) {
+        ret->kind = FRONT_ERROR;
+        ret->code = r == -ENOMEM ? r : -EIO;
+        return;
+    }
+    ret->kind = FRONT_BYTES;
+    ret->size = size;
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
-    const struct front *f = fuse_req_userdata(req);
-    uint8_t *reply = front_reply_buffer();
-    uint64_t at = (uint64_t)offset;
+    struct front_op *op;
 
     if (ino != IMAGE_INO) {
-        (void)fuse_reply_err(req, EISDIR); /* fails if the kernel has gone */
+        front_answer_error(req, -EISDIR);
         return;
     }
-    size = size < FRONT_REPLY_MAX ? size : FRONT_REPLY_MAX;
-    if (at >= f->flat.size)
-        size = 0;
-    else if (size > f->flat.size - at)
-        size = (size_t)(f->flat.size - at);
-    int r = size ? f->flat.read(f->flat.ctx, at, reply, size) : 0;
-    if (r < 0)
-        (void)fuse_reply_err(req, r == -ENOMEM ? ENOMEM : EIO); /* fails if the kernel has gone */
-    else
-        (void)fuse_reply_buf(req, (const char *)reply, size); /* the same */
+    op = front_op_begin(req, run_read, ino);
+    op->size = size;
+    op->offset = offset;
+    front_op_go(op);
 }
 
 const struct fuse_lowlevel_ops front_flat_ops = {

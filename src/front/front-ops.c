@@ -3,8 +3,8 @@
  * Answers to the kernel's requests. Everything is read from the view each time: the kernel keeps
  * names, attributes and pages for ever, so it asks for each thing about once.
  *
- * Errors: what a careful program can make something of goes out as it is; damage of any kind is
- * EIO.
+ * Each operation is a function that makes an answer from a value (run_...), so that it can be run
+ * again where it had to wait for its bytes.
  */
 #include "front/front-internal.h"
 
@@ -31,22 +31,10 @@ static struct front *front_of(fuse_req_t req)
     return fuse_req_userdata(req);
 }
 
-static void reply_error(fuse_req_t req, int code)
+static void fail(struct front_answer *ret, int code)
 {
-    switch (code) {
-    case -ENOENT:
-    case -ENOTDIR:
-    case -EINVAL:
-    case -ENAMETOOLONG:
-    case -ENOMEM:
-    case -ERANGE:
-    case -ENODATA:
-    case -EOPNOTSUPP:
-        break;
-    default:
-        code = -EIO;
-    }
-    (void)fuse_reply_err(req, -code); /* fails if the kernel has gone: the loop sees that */
+    ret->kind = FRONT_ERROR;
+    ret->code = code;
 }
 
 static mode_t type_bits(enum index_type type)
@@ -99,49 +87,69 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 /* ---- names and attributes
  * ------------------------------------------------------------------------------- */
 
-static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void run_lookup(struct front_op *op, struct front_answer *ret)
 {
-    struct front *f = front_of(req);
-    struct fuse_entry_param e = {.entry_timeout = FRONT_FOREVER};
+    struct front *f = op->front;
     struct index_inode inode;
-    size_t length = strlen(name);
-    int r = length > INDEX_NAME_MAX ? -ENAMETOOLONG
-                                    : view_lookup(f->view, parent, name, length, &inode);
+    int r = view_lookup(f->view, op->ino, op->name, strlen(op->name), &inode);
 
     if (r < 0 && r != -ENOENT) {
-        reply_error(req, r);
+        fail(ret, r);
         return;
     }
     /* Node 0 says: there is no such name, and there never will be. */
+    ret->kind = FRONT_ENTRY;
+    ret->entry = (struct fuse_entry_param){.entry_timeout = FRONT_FOREVER};
     if (r == 0)
-        fill_entry(f, &inode, &e);
-    (void)fuse_reply_entry(req, &e); /* fails if the kernel has gone */
+        fill_entry(f, &inode, &ret->entry);
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    size_t length = strlen(name);
+
+    if (length > INDEX_NAME_MAX) {
+        front_answer_error(req, -ENAMETOOLONG);
+        return;
+    }
+    struct front_op *op = front_op_begin(req, run_lookup, parent);
+    memcpy(op->name, name, length + 1);
+    front_op_go(op);
+}
+
+static void run_getattr(struct front_op *op, struct front_answer *ret)
+{
+    struct index_inode inode;
+    int r = view_inode(op->front->view, op->ino, &inode);
+
+    if (r < 0) {
+        fail(ret, r);
+        return;
+    }
+    ret->kind = FRONT_ATTR;
+    fill_stat(op->front, &inode, &ret->attr);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct front *f = front_of(req);
-    struct index_inode inode;
-    struct stat st;
-    int r = view_inode(f->view, ino, &inode);
+    front_op_go(front_op_begin(req, run_getattr, ino));
+}
 
-    if (r < 0) {
-        reply_error(req, r);
-        return;
-    }
-    fill_stat(f, &inode, &st);
-    (void)fuse_reply_attr(req, &st, FRONT_FOREVER); /* fails if the kernel has gone */
+_Static_assert(INDEX_TARGET_MAX < FRONT_REPLY_MAX, "a target fits an answer");
+
+static void run_readlink(struct front_op *op, struct front_answer *ret)
+{
+    int r = view_readlink(op->front->view, op->ino, (char *)reply_buffer);
+
+    if (r < 0)
+        fail(ret, r);
+    else
+        ret->kind = FRONT_TEXT;
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-    char target[INDEX_TARGET_MAX + 1];
-    int r = view_readlink(front_of(req)->view, ino, target);
-
-    if (r < 0)
-        reply_error(req, r);
-    else
-        (void)fuse_reply_readlink(req, target); /* fails if the kernel has gone */
+    front_op_go(front_op_begin(req, run_readlink, ino));
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
@@ -198,16 +206,28 @@ static int add_entry(void *ctx, const struct index_entry *entry)
     return 0;
 }
 
+static void run_list(struct front_op *op, struct front_answer *ret)
+{
+    struct listing l = {.req = op->req, .front = op->front, .plus = op->plus};
+
+    l.size = op->size < FRONT_REPLY_MAX ? op->size : FRONT_REPLY_MAX;
+    int r = view_readdir(op->front->view, op->ino, (uint64_t)op->offset, add_entry, &l);
+    if (r < 0 && l.used == 0) { /* else the error comes when the kernel goes on */
+        fail(ret, r);
+        return;
+    }
+    ret->kind = FRONT_BYTES;
+    ret->size = l.used;
+}
+
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
 {
-    struct listing l = {.req = req, .front = front_of(req), .plus = plus};
+    struct front_op *op = front_op_begin(req, run_list, ino);
 
-    l.size = size < FRONT_REPLY_MAX ? size : FRONT_REPLY_MAX;
-    int r = view_readdir(l.front->view, ino, (uint64_t)offset, add_entry, &l);
-    if (r < 0 && l.used == 0) /* else the error comes when the kernel goes on */
-        reply_error(req, r);
-    else
-        (void)fuse_reply_buf(req, (char *)reply_buffer, l.used); /* fails if the kernel has gone */
+    op->size = size;
+    op->offset = offset;
+    op->plus = plus;
+    front_op_go(op);
 }
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
@@ -248,23 +268,31 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     (void)fuse_reply_open(req, fi); /* fails if the kernel has gone */
 }
 
+static void run_read(struct front_op *op, struct front_answer *ret)
+{
+    struct front *f = op->front;
+    struct index_inode inode;
+    ssize_t n = view_inode(f->view, op->ino, &inode);
+
+    if (n == 0)
+        n = view_read(f->view, &inode, (uint64_t)op->offset, reply_buffer,
+                      op->size < FRONT_REPLY_MAX ? op->size : FRONT_REPLY_MAX);
+    if (n < 0) {
+        fail(ret, (int)n);
+        return;
+    }
+    ret->kind = FRONT_BYTES;
+    ret->size = (size_t)n;
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
-    struct front *f = front_of(req);
-    struct index_inode inode;
-    int r = view_inode(f->view, ino, &inode);
+    struct front_op *op = front_op_begin(req, run_read, ino);
 
-    if (r < 0) {
-        reply_error(req, r);
-        return;
-    }
-    ssize_t n = view_read(f->view, &inode, (uint64_t)offset, reply_buffer,
-                          size < FRONT_REPLY_MAX ? size : FRONT_REPLY_MAX);
-    if (n < 0)
-        reply_error(req, (int)n);
-    else
-        (void)fuse_reply_buf(req, (char *)reply_buffer, (size_t)n); /* kernel gone: see above */
+    op->size = size;
+    op->offset = offset;
+    front_op_go(op);
 }
 
 /* ---- extended attributes
@@ -304,42 +332,55 @@ static int take_attribute(void *ctx, const char *name, size_t name_length, struc
     return r == 0 ? copy_out(a, "", 1) : r;
 }
 
-static void attributes(fuse_req_t req, fuse_ino_t ino, struct attributes *a, size_t size)
+/* op->name: the wanted one without "user.", "" for all. */
+static void run_attributes(struct front_op *op, struct front_answer *ret)
 {
-    struct front *f = front_of(req);
+    struct attributes a = {.wanted = op->name[0] ? op->name : NULL,
+                           .wanted_length = strlen(op->name)};
+    struct view *view = op->front->view;
     struct index_inode inode;
-    int r = view_inode(f->view, ino, &inode);
+    int r = view_inode(view, op->ino, &inode);
 
     if (r == 0)
-        r = view_xattrs(f->view, &inode, take_attribute, a);
-    if (r >= 0 && a->wanted && !a->found)
+        r = view_xattrs(view, &inode, take_attribute, &a);
+    if (r >= 0 && a.wanted && !a.found)
         r = -ENODATA;
-    if (r >= 0 && size != 0 && a->used > size)
+    if (r >= 0 && op->size != 0 && a.used > op->size)
         r = -ERANGE;
-    if (r < 0)
-        reply_error(req, r);
-    else if (size == 0)
-        (void)fuse_reply_xattr(req, a->used); /* fails if the kernel has gone */
-    else
-        (void)fuse_reply_buf(req, (char *)reply_buffer, a->used); /* the same */
+    if (r < 0) {
+        fail(ret, r);
+        return;
+    }
+    ret->kind = op->size == 0 ? FRONT_LENGTH : FRONT_BYTES;
+    ret->size = a.used;
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
+    size_t length = strlen(name);
+
     if (strncmp(name, USER_PREFIX, USER_PREFIX_LENGTH) != 0) {
-        reply_error(req, -EOPNOTSUPP);
+        front_answer_error(req, -EOPNOTSUPP);
         return;
     }
-    name += USER_PREFIX_LENGTH;
-    struct attributes a = {.wanted = name, .wanted_length = strlen(name)};
-    attributes(req, ino, &a, size);
+    length -= USER_PREFIX_LENGTH;
+    if (length == 0 || length > INDEX_NAME_MAX) { /* nothing has such a name */
+        front_answer_error(req, -ENODATA);
+        return;
+    }
+    struct front_op *op = front_op_begin(req, run_attributes, ino);
+    memcpy(op->name, name + USER_PREFIX_LENGTH, length + 1);
+    op->size = size;
+    front_op_go(op);
 }
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-    struct attributes a = {.wanted = NULL};
+    struct front_op *op = front_op_begin(req, run_attributes, ino);
 
-    attributes(req, ino, &a, size);
+    op->name[0] = '\0';
+    op->size = size;
+    front_op_go(op);
 }
 
 const struct fuse_lowlevel_ops front_ops = {

@@ -69,8 +69,9 @@ int front_open(struct view *view, const struct front_options *o, struct front **
     AUTO(close_fd) int fuse_fd = o->fuse_fd;
     AUTO(front_free) struct front *f = calloc(1, sizeof *f);
 
-    if (!f || sem_init(&f->wake, 0, 0) < 0)
+    if (!f || sem_init(&f->wake, 0, 0) < 0 || front_parking_init(f) < 0)
         return err_fail(err, -ENOMEM, "not enough memory");
+    f->fetch = o->fetch;
     f->view = view;
     if (o->flat)
         f->flat = *o->flat;
@@ -93,6 +94,7 @@ void front_free(struct front *f)
     if (f->session)
         fuse_session_destroy(f->session); /* closes its descriptor */
     (void)sem_destroy(&f->wake);          /* nobody waits */
+    front_parking_release(f);
     free(f);
 }
 
@@ -105,7 +107,7 @@ void front_stop(struct front *f)
     (void)sem_post(&f->wake); /* fails only after 2^31 of them */
 }
 
-static int64_t now_ms(void)
+int64_t front_now_ms(void)
 {
     struct timespec t;
 
@@ -115,9 +117,9 @@ static int64_t now_ms(void)
 
 int64_t front_age_ms(const struct front *f)
 {
-    int64_t now = now_ms(), oldest = 0;
+    int64_t now = front_now_ms(), oldest = 0;
 
-    for (size_t i = 0; i < THREADS_MAX; i++) {
+    for (size_t i = 0; i < THREADS_MAX + RUNNERS; i++) {
         int64_t since = atomic_load_explicit(&f->working_since[i], memory_order_relaxed);
         if (since && now - since > oldest)
             oldest = now - since;
@@ -136,7 +138,7 @@ static bool serve_one(struct front *f, struct fuse_buf *buf, _Atomic int64_t *wo
         atomic_store(&f->failed, true);
     if (r <= 0)
         return false; /* unmounted */
-    atomic_store_explicit(working_since, now_ms(), memory_order_relaxed);
+    atomic_store_explicit(working_since, front_now_ms(), memory_order_relaxed);
     fuse_session_process_buf(f->session, buf);
     atomic_store_explicit(working_since, 0, memory_order_relaxed);
     return !fuse_session_exited(f->session);
@@ -156,11 +158,13 @@ static void *serve(void *arg)
     AUTO(free_ptr) uint8_t *reply = malloc(FRONT_REPLY_MAX);
 
     front_set_reply_buffer(reply);
-    if (!reply)
+    bool able = reply && front_op_prepare() == 0;
+    if (!able)
         atomic_store(&f->failed, true);
-    while (reply && !atomic_load(&f->stopped) && serve_one(f, &buf, &f->working_since[t->number]))
+    while (able && !atomic_load(&f->stopped) && serve_one(f, &buf, &f->working_since[t->number]))
         continue;
     free(buf.mem);
+    front_op_unprepare();
     front_stop(f); /* if one has seen the end, it is the end for all */
     return NULL;
 }
@@ -192,7 +196,9 @@ static unsigned start_threads(struct front *f, struct thread *threads)
     (void)sigfillset(&all); /* valid arguments, all of them */
     (void)sigdelset(&all, SIGUSR1);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (; n < f->threads; n++) {
+    if (front_parking_start(f) < 0)
+        f->stopped = true; /* what was started ends at once */
+    for (; n < f->threads && !f->stopped; n++) {
         threads[n] = (struct thread){.front = f, .number = n};
         if (pthread_create(&threads[n].id, NULL, serve, &threads[n]) != 0)
             break;
@@ -213,6 +219,7 @@ int front_serve(struct front *f, struct err *err)
         (void)sem_wait(&f->wake); /* interrupted: look again */
     for (unsigned i = 0; i < n; i++)
         join(threads[i].id);
+    front_parking_stop(f);
     (void)sigaction(SIGUSR1, &old, NULL); /* as it was */
     if (n == 0)
         return err_fail(err, -EAGAIN, "cannot start a thread");

@@ -29,6 +29,8 @@ struct front_flat {
 
 struct front_options {
     const struct front_flat *flat; /* NULL: the view's tree */
+    struct fetch *fetch;           /* what is read through; requests that must wait for it are
+                                    * parked, and keep no thread. Borrowed; NULL: they wait */
     unsigned threads;              /* 0: as many as CPUs, 4 to 8 */
     int fuse_fd;                   /* /dev/fuse, opened and mounted */
     const void *init; /* the kernel's first message, read from it, answered already or not */
@@ -45,7 +47,8 @@ int front_open(struct view *view, const struct front_options *o, struct front **
  */
 int front_serve(struct front *f, struct err *err);
 void front_stop(struct front *f);
-/* Milliseconds since the oldest request in work was read; 0: there is none. From any thread, while
+/* Milliseconds since the oldest request in work was read (or begun again); 0: there is none. Those
+ * that are parked do not count: the fetch has a deadline for them. From any thread, while
  * front_serve() runs or not. */
 int64_t front_age_ms(const struct front *f);
 /* Does not unmount. */
