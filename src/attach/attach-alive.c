@@ -57,3 +57,16 @@ void attach_alive_remove(pid_t server, uint64_t start)
     if (dir_fd >= 0)
         (void)unlinkat(dir_fd, name, 0); /* none was made, or it is gone already */
 }
+
+void attach_alive_sweep(const char *name)
+{
+    int server, end = 0;
+    uint64_t start, now;
+
+    if (sscanf(name, ".l-%d-%" SCNu64 "%n", &server, &start, &end) != 2 || name[end] ||
+        attach_alive_is_held(server, start))
+        return;
+    /* One that has just made it holds it soon. */
+    if (attach_process_start(server, &now) < 0 || now != start)
+        attach_alive_remove(server, start);
+}

@@ -163,17 +163,20 @@ int attach_unmount(const char *mountpoint, bool lazy, struct err *err)
 
     if (c < 0)
         return c;
-    if (attach_fuse_find(path, &device) < 0) {
+    bool there = attach_fuse_find(path, &device) == 0;
+    if (!there) {
         /* Perhaps a symbolic link leads to it. */
         c = make_absolute(path, err);
         if (c < 0)
             return c;
+        there = attach_fuse_find(path, &device) == 0;
     }
     c = attach_each(match, &s, err); /* which also takes away what a dead server left */
     if (c < 0)
         return c;
     if (attach_fuse_find(path, &device) < 0)
-        return s.any ? 0 : err_fail(err, -EINVAL, "no datastore is mounted at %s", mountpoint);
+        return s.any || there ? 0
+                              : err_fail(err, -EINVAL, "no datastore is mounted at %s", mountpoint);
     c = attach_fuse_unmount(path, lazy, err);
     if (c == 0 && s.any && !lazy)
         wait_for_end(&s.found);

@@ -34,6 +34,8 @@ void attach_figures_remove(pid_t server, uint64_t start);
 int attach_alive_hold(pid_t server, int *ret_fd);
 bool attach_alive_is_held(pid_t server, uint64_t start);
 void attach_alive_remove(pid_t server, uint64_t start);
+/* If `name` is such a file, and nobody holds it any more, remove it. */
+void attach_alive_sweep(const char *name);
 /* Field 22 of /proc/PID/stat; -ESRCH. */
 int attach_process_start(pid_t pid, uint64_t *ret_start);
 

@@ -288,7 +288,8 @@ static int server_supervise(struct server *s, int fuse_fd)
     take_away(s);
     if (s->recorded)
         attach_record_remove(s->record);
-    log_info("%s at %s has ended", what, s->record->mountpoint);
+    if (s->kind != ATTACH_TRIAL)
+        log_info("%s at %s has ended", what, s->record->mountpoint);
     return c < 0;
 }
 

@@ -253,6 +253,8 @@ static int prepare(struct keeper *k, const char *key, int *ret_fuse_fd, struct e
     s->supervisor = getpid();
     if (c == 0)
         c = attach_process_start(s->supervisor, &s->supervisor_start);
+    if (c == 0 && s->job->record.kernel)
+        c = attach_alive_hold(s->supervisor, &s->alive_fd);
     return c;
 }
 
@@ -266,6 +268,7 @@ int shared_main(struct attach_server_job *job, const char *key)
                                   .watches_fd = -1,
                                   .quit_fd = -1,
                                   .control_fd = -1,
+                                  .alive_fd = -1,
                                   .idle_ms = idle_ms()},
                        .term_fd = -1,
                        .control_fd = -1};
@@ -305,6 +308,7 @@ int shared_main(struct attach_server_job *job, const char *key)
     (void)attach_record_each_of(k.shared.supervisor, k.shared.supervisor_start, clear_record,
                                 &k.shared); /* what stays, the next command removes */
     attach_protection_remove(k.shared.supervisor, k.shared.supervisor_start);
+    attach_alive_remove(k.shared.supervisor, k.shared.supervisor_start);
     log_info("%s has ended", what);
     return c < 0;
 }

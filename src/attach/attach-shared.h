@@ -91,6 +91,7 @@ struct shared {
     int mount_fd;   /* the mount; clones of it are what jobs get */
     int listen_fd;  /* jobs come here, and wait while a child is replaced */
     int watches_fd; /* inotify: the tags of jobs */
+    int alive_fd;   /* a lock that we and our children hold, if the mount is the kernel's own */
     int quit_fd;    /* eventfd: the supervisor was told to end */
     int control_fd; /* to the supervisor: let go of everything, or a better mount */
     dev_t device;   /* of the mount */
