@@ -12,9 +12,14 @@ _grid_clusters() {
     "$1" clusters --json 2>/dev/null | sed -n 's/^ *"name": "\([a-z0-9._-]*\)",*$/\1/p'
 }
 
+_grid_credentials() {
+    "$1" credential --json 2>/dev/null | sed -n 's/^ *"name": "\([a-z0-9._-]*\)",*$/\1/p'
+}
+
 # What may stand for a value or argument of this kind.
 _grid_values() {
     case $2 in
+    *CREDENTIAL*) mapfile -t COMPREPLY < <(compgen -W "$(_grid_credentials "$1")" -- "$3") ;;
     *NAME*) mapfile -t COMPREPLY < <(compgen -W "$(_grid_names "$1")" -- "$3") ;;
     *CLUSTER*) mapfile -t COMPREPLY < <(compgen -W "$(_grid_clusters "$1")" -- "$3") ;;
     *MODE*) mapfile -t COMPREPLY < <(compgen -W "auto fuse" -- "$3") ;;

@@ -57,7 +57,7 @@ struct args;
 struct command {
     const char *words;     /* "datastore create" */
     const char *arguments; /* "[SOURCE]"; "" for none. A name in it that completion knows: NAME,
-                              DIR, FILE, SOURCE, CLUSTER, COMMAND */
+                              CREDENTIAL, DIR, FILE, SOURCE, CLUSTER, COMMAND */
     const char *summary;   /* one line; NULL: not in overviews */
     const char *details;   /* more for --help; may be NULL */
     const struct option *options; /* may be NULL */

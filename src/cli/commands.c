@@ -41,7 +41,9 @@ static const struct command commands[] = {
     {"datastore index", "NAME[:N] [FILE]", "write a version's index, an EROFS image, to a file",
      "FILE may be '-' for standard output; with --dump it may be left out.", cmd_index_options, 1,
      2, false, cmd_index},
-    {"datastore verify", "NAME[:N]", "check every byte of a version against its digest", NULL,
+    {"datastore verify", "NAME[:N]", "check every byte of a version against its digest",
+     "Of a linked version: the tables of links, and which objects of the source are not what they\n"
+     "were.",
      cmd_verify_options, 1, 1, false, cmd_verify},
     {"datastore delete", "", "delete one version, for good",
      "Immediate and final: the number is never used again, other versions stay whole. Refused\n"
@@ -113,8 +115,8 @@ static const struct command commands[] = {
      "Prints the trust policy (with an external id) and the permission policy to install, then\n"
      "takes the role's ARN. Only its name and the external id are kept, never keys.",
      cmd_credential_create_options, 0, 0, false, cmd_credential_create},
-    {"credential delete", "NAME", "forget a stored role", NULL, cmd_credential_delete_options, 1, 1,
-     false, cmd_credential_delete},
+    {"credential delete", "CREDENTIAL", "forget a stored role", NULL, cmd_credential_delete_options,
+     1, 1, false, cmd_credential_delete},
     {"clusters", "", "list the configured stores", NULL, cmd_clusters_options, 0, 0, false,
      cmd_clusters},
     {"user set-cluster-context", "CLUSTER", "choose the cluster that commands use by default", NULL,

@@ -27,6 +27,8 @@ try set-cluster-context grid user ''
 try flowers grid datastore show fl
 try flowers grid datastore ls --json f
 try flowers grid run --datastore_name fl
+grid credential create --role-arn arn:aws:iam::123456789012:role/reader >/dev/null 2>&1
+try reader grid credential delete r
 try 'auto fuse' grid datastore mount --mode ''
 try local grid datastore --cluster l
 try tree grid datastore create tr

@@ -21,7 +21,7 @@ cut -f 2 dump | sort -u | while read -r words; do
     # shellcheck disable=SC2086
     expect 0 '' "$GRID" help $words
     case $words in
-    datastore) ;; # with the overview of what begins like this
+    datastore | credential | session) ;; # with the overview of what begins like this
     *) cmp by-option out || fail "'help $words' and '$words --help' differ" ;;
     esac
     grep "^option	$words	" dump | cut -f 3 | while read -r option; do
