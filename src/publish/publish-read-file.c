@@ -53,8 +53,9 @@ static int fail(const struct reader *rd, struct batch *b, const struct batch_ite
         why = "it keeps changing while it is read";
     if (why != errno_text)
         r = -EAGAIN;
-    b->error = err_fail(&b->err, r, "cannot read %s%s%s/%.*s: %s", rd->p->source->location,
-                        *path ? "/" : "", path, (int)it->name_length, it->name, why);
+    b->error = err_fail(&b->err, r, "cannot read %s%s%s%s%.*s: %s", rd->p->source->location,
+                        source_slash(rd->p->source), path, *path ? "/" : "", (int)it->name_length,
+                        it->name, why);
     return b->error;
 }
 

@@ -44,7 +44,8 @@ static int say(struct walk *w, int code, const char *what, struct err *err)
     if (code == -ECANCELED || code == -ENOMEM)
         return err_fail(err, code, "%s", code == -ENOMEM ? "out of memory" : "interrupted");
     return err_fail(err, code == -ENOENT || code == -ENOTDIR || code == -ELOOP ? -EAGAIN : code,
-                    "%s %s%s%s: %s", what, w->p->source->location, *path ? "/" : "", path,
+                    "%s %s%s%s: %s", what, w->p->source->location,
+                    *path ? source_slash(w->p->source) : "", path,
                     code == -ENOENT ? "it vanished while the source was read" : strerror(-code));
 }
 
@@ -347,18 +348,18 @@ static int load_ignore(struct walk *w, struct source_dir *root, struct err *err)
     if (r == -ENOENT || r == -ELOOP || r == -EINVAL) /* none, or no file */
         return 0;
     if (r < 0)
-        return err_fail(err, r, "cannot read %s/%s: %s", w->p->source->location, IGNORE_FILE,
-                        strerror(-r));
+        return err_fail(err, r, "cannot read %s%s%s: %s", w->p->source->location,
+                        source_slash(w->p->source), IGNORE_FILE, strerror(-r));
     if (st.size > IGNORE_FILE_MAX)
-        return err_fail(err, -EFBIG, "%s/%s is larger than %u bytes", w->p->source->location,
-                        IGNORE_FILE, IGNORE_FILE_MAX);
+        return err_fail(err, -EFBIG, "%s%s%s is larger than %u bytes", w->p->source->location,
+                        source_slash(w->p->source), IGNORE_FILE, IGNORE_FILE_MAX);
     AUTO(free_ptr) char *text = malloc((size_t)st.size + 1);
     if (!text)
         return -ENOMEM;
     ssize_t n = source_file_read(f, text, (size_t)st.size, 0);
     if (n < 0)
-        return err_fail(err, (int)n, "cannot read %s/%s: %s", w->p->source->location, IGNORE_FILE,
-                        strerror((int)-n));
+        return err_fail(err, (int)n, "cannot read %s%s%s: %s", w->p->source->location,
+                        source_slash(w->p->source), IGNORE_FILE, strerror((int)-n));
     return ignore_parse(bytes_of(text, (size_t)n), &w->ignore, err);
 }
 

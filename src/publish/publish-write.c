@@ -287,8 +287,8 @@ static int write_all(struct writer *w, struct err *err)
     w->deferred = p->pending_files;
     for (unsigned i = 0; r == 0 && w->deferred > 0; i++) {
         if (i == PASSES_MAX)
-            return err_fail(err, -EAGAIN, "cannot read %s/%s: it keeps changing while it is read",
-                            p->source->location, w->deferred_name);
+            return err_fail(err, -EAGAIN, "cannot read %s%s%s: it keeps changing while it is read",
+                            p->source->location, source_slash(p->source), w->deferred_name);
         r = pass(w, err);
     }
     return r < 0 ? r : placer_finish(w->placer, err);

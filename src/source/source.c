@@ -118,6 +118,13 @@ const struct source_bucket *source_bucket(struct source *s)
     return s->ops->bucket ? s->ops->bucket(s) : NULL;
 }
 
+const char *source_slash(const struct source *s)
+{
+    size_t n = strlen(s->location);
+
+    return n > 0 && s->location[n - 1] == '/' ? "" : "/";
+}
+
 bool source_will_read(struct source *s, const char *path, const char *name, uint64_t offset)
 {
     return s->ops->will_read && s->ops->will_read(s, path, name, offset);

@@ -161,8 +161,8 @@ struct source_worker; /* what one thread needs */
 struct source_stream_ops {
     int (*worker_new)(struct source *s, struct source_worker **ret);
     void (*worker_free)(struct source *s, struct source_worker *w);
-    /* The next part: 1, 0 at the end, or an error. One thread at a time. The caller has emptied
-     * `part`. */
+    /* The next part: 1, 0 if there is none for this worker any more (the others may be in the
+     * middle of a file), or an error. One thread at a time. The caller has emptied `part`. */
     int (*next)(struct source *s, struct source_worker *w, struct source_part *part,
                 struct err *err);
     /* Complete the part that `next` gave to this worker last. Any number of threads at once. */
@@ -237,6 +237,9 @@ static inline bool source_reads_ahead(const struct source *s)
 }
 int source_each_skipped(struct source *s, source_skipped_fn *fn, void *ctx);
 bool source_explain(struct source *s, int code, char *ret, size_t size);
+
+/* What stands in sentences between location and path: "/", or "" if the location ends in one. */
+const char *source_slash(const struct source *s);
 
 void source_close(struct source *s);
 AUTO_FREE_FUNC(struct source, source_close);

@@ -8,6 +8,7 @@ Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenar
 
   "about"     one sentence
   "objects"   {"bucket/key": "text" or a number of pattern bytes}: what is there at first
+  "many"      {"bucket/key%05d": [count, number of pattern bytes]}: the same, many of them
   "rules"     tried in order for each request; each fires "times" times (default 1, -1: always) after having been
               passed over "skip" times. "match": {"method", "path" (a prefix), "query", "header": [name, text],
               "no_header"}, each a substring but "method"; then what is done:
@@ -15,6 +16,7 @@ Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenar
       "drop"       "before": hang up at once; "after": do it, then hang up without an answer
       "truncate"   send only that many bytes of the body, then hang up; "surplus": that many more
       "stall_ms"   wait before the answer; "trickle": that many bytes, then silence
+      "set"        {"bucket/key": "text", bytes or null}: what is there (null: not) from then on; {N} counts
       "whole"      ignore Range; "range"/"etag"/"length": lie about it; "xml": [old, new] in the body
   "require"   {"key", "token"}: else 403 (InvalidAccessKeyId)
   "options"   for the client: {"attempt_ms": 500, ...}; "env": {"NAME": "value with {PORT}"}; "files": {name: text}
@@ -29,13 +31,16 @@ lock = threading.RLock()
 
 def pattern(size):
     """The bytes that the tests make, too."""
-    return bytes((i * 7 + i // 251) & 255 for i in range(size))
+    whole = bytes((i * 7 + i // 251) & 255 for i in range(min(size, 251 * 256)))
+    return (whole * (size // (251 * 256) + 1))[:size]
 
 
 class World:
     def __init__(self, scenario):
         self.scenario = scenario
         self.objects = {k: v.encode() if isinstance(v, str) else pattern(v) for k, v in scenario.get('objects', {}).items()}
+        for k, (count, size) in scenario.get('many', {}).items():
+            self.objects.update({k % i: pattern(size) for i in range(count)})
         self.rules = [dict(r, fired=0, passed=0) for r in scenario.get('rules', [])]
         self.uploads, self.etags = {}, {}
         self.requests = []
@@ -108,7 +113,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 bad.append(f'this rule never fired: {r}')
         least, most = expect.get('requests', [0, 1000])
         if not least <= len(world.requests) <= most:
-            bad.append(f'{len(world.requests)} requests: {world.requests}')
+            bad.append(f'{len(world.requests)} requests: {world.requests[:40]}')
         for key, present in expect.get('objects', {}).items():
             if (key in world.objects) != present:
                 bad.append(f"{key} is {'not ' if present else ''}there")
@@ -152,6 +157,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             with lock:
                 status, headers, data = self.serve(body, rule)
+                self.set_objects(rule.get('set', {}))
         for name, value in rule.get('headers', {}).items():
             headers[name] = value
         if rule.get('drop') == 'after':
@@ -182,6 +188,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data + b'x' * rule.get('surplus', 0))
         if rule.get('surplus'):
             self.close_connection = True
+
+    def set_objects(self, changes):
+        for key, value in changes.items():
+            world.changes = getattr(world, 'changes', 0) + 1
+            if value is None:
+                world.objects.pop(key, None)
+            else:
+                world.objects[key] = value.replace('{N}', str(world.changes)).encode() if isinstance(value, str) else pattern(value + 1)[1:]
 
     # ---- S3
 
@@ -263,14 +277,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         after = one.get('continuation-token', one.get('start-after', ''))
         size = int(one.get('max-keys', 1000))
         keys = sorted(k[len(bucket):] for k in world.objects if k.startswith(bucket + one.get('prefix', '')))
+        if 'delimiter' in one:
+            at = len(one.get('prefix', ''))
+            keys = sorted({k if one['delimiter'] not in k[at:] else k[:k.index(one['delimiter'], at) + 1] for k in keys})
         keys = [k for k in keys if k > after]
         page, more = keys[:size], len(keys) > size
+        prefixes = [k for k in page if bucket + k not in world.objects]
+        groups = ''.join(f'<CommonPrefixes><Prefix>{urllib.parse.quote_plus(k)}</Prefix></CommonPrefixes>' for k in prefixes)
         rows = ''.join(f'<Contents><Key>{urllib.parse.quote_plus(k)}</Key><LastModified>2009-10-12T17:50:30.000Z</LastModified>'
                        f'<ETag>&quot;{etag(world.objects[bucket + k])}&quot;</ETag><Size>{len(world.objects[bucket + k])}</Size>'
-                       '</Contents>' for k in page)
+                       '</Contents>' for k in page if k not in prefixes)
         token = f'<NextContinuationToken>{page[-1]}</NextContinuationToken>' if more else ''
         return 200, {}, (f'<ListBucketResult><EncodingType>url</EncodingType><KeyCount>{len(page)}</KeyCount>'
-                         f'<IsTruncated>{str(more).lower()}</IsTruncated>{token}{rows}</ListBucketResult>').encode()
+                         f'<IsTruncated>{str(more).lower()}</IsTruncated>{token}{rows}{groups}</ListBucketResult>').encode()
 
 
 class Server(http.server.ThreadingHTTPServer):
