@@ -8,6 +8,7 @@
  */
 #include "cli/cmd-create.h"
 
+#include "archive/archive.h"
 #include "base/name.h"
 
 #include <inttypes.h>
@@ -251,8 +252,15 @@ static int choose_source(const struct args *args, const char **ret)
         return say_usage(args->command, "SOURCE is given twice: as an argument and by --source");
     if (old)
         say("--source is deprecated: 'grid datastore create %s'", source);
+    if (args_flag(args, "--no-copy") && source_is_url(source))
+        return say_usage(args->command,
+                         "--no-copy is for S3 sources: an archive is always unpacked and copied");
     if (args_flag(args, "--no-copy") && !source_is_bucket(source))
         return say_failed("--no-copy is for S3 sources: %s is always copied", source);
+    if (source_is_url(source) && !archive_has_suffix(source))
+        return say_usage(args->command,
+                         "a URL is the source only where it is one of an archive, and ends in "
+                         "one of " ARCHIVE_SUFFIXES);
     *ret = source;
     return CLI_DONE;
 }

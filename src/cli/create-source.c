@@ -4,6 +4,9 @@
  */
 #include "cli/cmd-create.h"
 
+#include "archive/archive.h"
+
+#include <stdlib.h>
 #include <string.h>
 
 bool source_is_url(const char *text)
@@ -26,10 +29,11 @@ int source_choose(struct cli *cli, const struct source_choice *c, struct source 
                         "--source-endpoint, --source-region and --source-profile are for buckets: "
                         "%s is none",
                         c->location);
-    if (source_is_url(c->location))
-        return err_fail(err, -EINVAL,
-                        "HTTP sources are not supported by this version of grid; give a directory "
-                        "instead of %s",
-                        c->location);
+    if (source_is_url(c->location)) {
+        struct archive_options o = {.ca_file = getenv("SSL_CERT_FILE"),
+                                    .interrupted = &interrupt_signal};
+        interrupt_catch();
+        return archive_open(c->location, &o, ret, err);
+    }
     return source_directory_open(c->location, ret, err);
 }

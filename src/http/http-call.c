@@ -61,12 +61,20 @@ static size_t on_body(char *data, size_t one, size_t size, void *ctx)
 {
     struct http_call *c = ctx;
 
+    if (c->code) /* what was held may come again behind a failure */
+        return size ? 0 : 1;
     if (size > c->q.body_max || c->got > c->q.body_max - size)
         c->code = -EFBIG;
     else if (c->q.sink)
         c->code = c->q.sink(c->q.ctx, data, size);
     else
         c->code = buf_append(&c->response->body, data, size);
+    if (c->code == HTTP_HOLD && c->q.flow) {
+        c->code = 0;
+        c->paused = true;
+        c->http->held_count++;
+        return CURL_WRITEFUNC_PAUSE;
+    }
     if (c->code)
         return size ? 0 : 1;
     c->got += size;

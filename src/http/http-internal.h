@@ -30,6 +30,7 @@ struct http_call {
     size_t sent;    /* bytes of q.body that curl took */
     uint64_t got;   /* bytes of body that came */
     bool held;      /* at the gate */
+    bool paused;    /* by its sink */
     bool head_done; /* the final answer's headers are complete */
     int code;       /* why we ended it ourselves; 0: we did not */
     char curl_error[CURL_ERROR_SIZE];
@@ -61,7 +62,7 @@ struct http {
 
     VEC(struct http_socket) sockets; /* of the loop, as `running` is */
     struct http_call_list running;
-    unsigned running_count, held_count;
+    unsigned running_count, held_count; /* held: at gates, or by sinks */
 
     _Atomic uint64_t requests, opened, bytes_in, bytes_out;
 };

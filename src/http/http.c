@@ -94,7 +94,7 @@ static void stop_call(struct http *h, struct http_call *c)
     (void)curl_multi_remove_handle(h->multi, c->easy); /* it is one of ours: cannot fail */
     list_remove(&h->running, c);
     h->running_count--;
-    h->held_count -= c->held;
+    h->held_count -= (unsigned)c->held + (unsigned)c->paused;
 }
 
 static bool reap(struct http *h)
@@ -117,13 +117,20 @@ static bool reap(struct http *h)
     return any;
 }
 
-/* Those at gates that are open by now go on. */
+/* May what is held, at its gate or by its sink, go on? */
+static bool passes(struct http_call *c)
+{
+    if (c->held)
+        return c->q.gate->open;
+    return c->paused && atomic_exchange(&c->q.flow->open, false);
+}
+
 static void let_pass(struct http *h)
 {
     for (struct http_call *c = h->running.first; c && h->held_count; c = c->next) {
-        if (!c->held || !c->q.gate->open)
+        if (!passes(c))
             continue;
-        c->held = false;
+        c->held = c->paused = false;
         h->held_count--;
         (void)curl_easy_pause(c->easy, CURLPAUSE_CONT); /* a failure shows as the call's end */
     }
@@ -296,6 +303,12 @@ int http_perform(struct http *h, const struct http_request *q, struct http_respo
 void http_gate_open(struct http *h, struct http_gate *gate)
 {
     gate->open = true;
+    (void)curl_multi_wakeup(h->multi); /* at worst the loop looks a second later */
+}
+
+void http_flow_open(struct http *h, struct http_flow *flow)
+{
+    atomic_store(&flow->open, true);
     (void)curl_multi_wakeup(h->multi); /* at worst the loop looks a second later */
 }
 

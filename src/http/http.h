@@ -65,6 +65,16 @@ struct http_gate {
     _Atomic bool open;
 };
 
+/* A sink that cannot take a piece now gives HTTP_HOLD: nothing more is read of that answer until
+ * http_flow_open(), and then the same piece comes again. Time held does not count as slow, but for
+ * the deadline. */
+#define HTTP_HOLD 1
+struct http_flow {
+    _Atomic bool open; /* there is room again */
+};
+/* A deadline for answers that take as long as they take (24 days). */
+#define HTTP_NO_DEADLINE INT32_MAX
+
 struct http_request {
     const char *method;                /* "GET", "PUT", "HEAD", "POST", "DELETE" */
     const char *url;                   /* percent-encoded; borrowed until done */
@@ -81,6 +91,7 @@ struct http_request {
     bool encoded_ok;        /* a Content-Encoding belongs to the resource (objects have one as a
                                label) and the bytes are wanted as they are; else -EPROTO */
     struct http_gate *gate; /* NULL: none; else borrowed until done, and the body is not empty */
+    struct http_flow *flow; /* NULL: the sink never holds; else borrowed until done */
 };
 
 struct http_response {
@@ -110,6 +121,9 @@ int http_submit(struct http *h, const struct http_request *q, struct http_respon
 
 /* What waits at the gate goes on. */
 void http_gate_open(struct http *h, struct http_gate *gate);
+
+/* A sink that held gets its piece again. */
+void http_flow_open(struct http *h, struct http_flow *flow);
 
 struct http_counts {
     uint64_t requests, connections, bytes_in, bytes_out;

@@ -32,7 +32,8 @@ struct stream_pipe {
 
     pthread_mutex_t next_lock;
     uint64_t next_sequence; /* under next_lock */
-    bool ended;             /* under next_lock */
+    bool ended;             /* under next_lock: for everybody */
+    unsigned active;        /* under next_lock: workers for whom there may be more */
 
     pthread_mutex_t done_lock;
     pthread_cond_t done;
@@ -136,13 +137,28 @@ static bool next_part(struct stream_pipe *pipe, struct source_worker *w, struct 
         b->sequence = pipe->next_sequence++;
         return true;
     }
-    pipe->ended = true;
     if (r < 0) {
         b->error = r;
         b->sequence = pipe->next_sequence++;
     }
-    post_end(pipe, pipe->next_sequence);
+    pipe->ended = r < 0 || --pipe->active == 0;
+    if (pipe->ended)
+        post_end(pipe, pipe->next_sequence);
     return r < 0;
+}
+
+/* A worker that is done gives its batch to those who are not. */
+static void leave(struct stream_pipe *pipe, struct stream_batch *b)
+{
+    bool ended;
+    {
+        WITH_LOCK(&pipe->next_lock);
+        ended = pipe->ended;
+    }
+    if (b)
+        stream_pipe_give_back(pipe, b);
+    if (ended || atomic_load(&pipe->stop))
+        queue_close(pipe->empty); /* the others need not wait for more */
 }
 
 static void *work(void *ctx)
@@ -162,8 +178,9 @@ static void *work(void *ctx)
         if (b->error == 0)
             b->error = finish_part(b);
         post(pipe, b);
+        b = NULL;
     }
-    queue_close(pipe->empty); /* the others need not wait for more */
+    leave(pipe, b);
     if (w)
         pipe->source->stream->worker_free(pipe->source, w);
     return NULL;
@@ -277,6 +294,7 @@ int stream_pipe_start(struct publish *p, struct stream_pipe **ret)
     pipe->source = p->source;
     pipe->end = UINT64_MAX;
     pipe->batch_count = 2 * workers + 2;
+    pipe->active = workers;
     int r = init_sync(pipe);
     for (size_t i = 0; r == 0 && i < pipe->batch_count; i++) {
         r = batch_init(&pipe->batches[i]);

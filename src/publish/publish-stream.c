@@ -15,8 +15,8 @@
 
 #define MODE_READ    0444u
 #define MODE_EXECUTE 0111u
-#define BLOBS_MAX    100000000u /* known blobs that are remembered: one per file of a large version \
-                                 */
+/* Known blobs that are remembered: one per file of a large version. */
+#define BLOBS_MAX 100000000u
 /* A file is cut into pieces, each with a row in memory, also where it has no data: so its size is
  * bounded, and that of all files together. */
 #define FILE_MAX  (UINT64_C(16) << 40)
