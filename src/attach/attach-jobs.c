@@ -221,7 +221,7 @@ static void check_watches(struct attach_jobs *j)
 
     if (read_watches(j->shared->watches_fd, &w) == 0) {
         for (size_t i = j->rows.count; i-- > 0;) {
-            bool live = j->rows.at[i].watch <= 0;
+            bool live = j->rows.at[i].watch == 0;
             for (size_t k = 0; !live && k < w.live.count; k++)
                 live = w.live.at[k] == j->rows.at[i].watch;
             if (!live)
@@ -271,7 +271,7 @@ static void drain_watches(struct attach_jobs *j)
 static bool any_visible(const struct attach_jobs *j)
 {
     for (size_t i = 0; i < j->rows.count; i++) {
-        if (j->rows.at[i].watch <= 0)
+        if (j->rows.at[i].watch == 0)
             return true;
     }
     return false;
@@ -522,7 +522,7 @@ static int unmount_row(void *ctx, const struct attach_record *r)
     const struct attach_jobs *j = ctx;
     dev_t device;
 
-    if (r->watch < 0 && attach_fuse_find(r->mountpoint, &device) == 0 &&
+    if (r->watch == 0 && attach_fuse_find(r->mountpoint, &device) == 0 &&
         device == j->shared->device)
         (void)attach_fuse_unmount(r->mountpoint, true, NULL); /* it stays, then */
     return 0;

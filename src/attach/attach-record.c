@@ -299,13 +299,13 @@ static bool is_alive(const struct attach_record *r)
 }
 
 /* Is what stands at its mount point served by nobody? A mount that the kernel reads itself has its
- * root in memory, and says nothing; its server's lock was free. */
+ * root in memory, and says nothing. */
 static bool is_dead_mount(const struct attach_record *r)
 {
     struct stat st;
 
     if (strcmp(r->mode, "fuse") != 0)
-        return true;
+        return !attach_alive_is_held(r->server, r->server_start);
     return stat(r->mountpoint, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
@@ -316,8 +316,6 @@ static void bury(int dir_fd, const char *name, const struct attach_record *r)
 {
     dev_t device;
 
-    if (attach_alive_is_held(r->server, r->server_start))
-        return;
     if (!r->run[0] && attach_fuse_find(r->mountpoint, &device) == 0) {
         if (!is_dead_mount(r))
             return;
@@ -326,6 +324,19 @@ static void bury(int dir_fd, const char *name, const struct attach_record *r)
     (void)unlinkat(dir_fd, name, 0); /* somebody else may have been quicker */
     attach_protection_remove(r->server, r->server_start);
     attach_alive_remove(r->server, r->server_start);
+}
+
+/* What lies beside the records of a server that nobody buried: ".p-<pid>-<start>". */
+static void bury_beside(const char *name)
+{
+    uint64_t start, now;
+    int pid;
+
+    if (sscanf(name, ".%*1[a-z]-%d-%" SCNu64, &pid, &start) != 2 || pid <= 0 ||
+        (attach_process_start(pid, &now) == 0 && now == start) || attach_alive_is_held(pid, start))
+        return;
+    attach_protection_remove(pid, start);
+    attach_alive_remove(pid, start);
 }
 
 static int by_age(const void *a, const void *b)
@@ -352,7 +363,8 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err)
     struct dirent *e;
     while (c == 0 && (e = readdir(d)) != NULL && live.count < RECORD_COUNT_MAX) {
         struct attach_record r = {.server = 0};
-        attach_alive_sweep(e->d_name);
+        if (e->d_name[0] == '.')
+            bury_beside(e->d_name);
         if (e->d_name[0] == '.' || record_read(dirfd(d), e->d_name, &r) < 0)
             continue; /* not one of ours, or just vanished */
         char why[1];

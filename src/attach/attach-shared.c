@@ -35,6 +35,7 @@ struct keeper {
     struct shared shared;
     int term_fd;
     int control_fd; /* our end */
+    int alive_fd;   /* a lock that we and our children hold */
 };
 
 static int64_t idle_ms(void)
@@ -80,6 +81,12 @@ static void close_all(struct shared *s)
         if (fd >= 0)
             (void)close(fd); /* nothing to lose */
     }
+}
+
+static void remove_beside(pid_t server, uint64_t start)
+{
+    attach_protection_remove(server, start);
+    attach_alive_remove(server, start);
 }
 
 /* What children could not: a mount in view whose server gives up, and records. */
@@ -165,7 +172,15 @@ static int child_serve(void *ctx, struct supervise_child *child)
         return 1;
     }
     child->more = jobs;
-    return k->shared.job->serve(k->shared.job->serve_ctx, child);
+    int code = k->shared.job->serve(k->shared.job->serve_ctx, child);
+    if (getppid() != k->shared.supervisor) { /* it was adopted */
+        uint64_t start;
+        withdraw(&k->shared);
+        remove_beside(k->shared.supervisor, k->shared.supervisor_start);
+        if (attach_process_start(getpid(), &start) == 0)
+            remove_beside(getpid(), start);
+    }
+    return code;
 }
 
 static void child_begins(void *ctx)
@@ -253,8 +268,8 @@ static int prepare(struct keeper *k, const char *key, int *ret_fuse_fd, struct e
     s->supervisor = getpid();
     if (c == 0)
         c = attach_process_start(s->supervisor, &s->supervisor_start);
-    if (c == 0 && s->job->record.kernel)
-        c = attach_alive_hold(s->supervisor, &s->alive_fd);
+    if (c == 0)
+        c = attach_alive_hold(s->supervisor, &k->alive_fd);
     return c;
 }
 
@@ -268,10 +283,10 @@ int shared_main(struct attach_server_job *job, const char *key)
                                   .watches_fd = -1,
                                   .quit_fd = -1,
                                   .control_fd = -1,
-                                  .alive_fd = -1,
                                   .idle_ms = idle_ms()},
                        .term_fd = -1,
-                       .control_fd = -1};
+                       .control_fd = -1,
+                       .alive_fd = -1};
     struct attach_answer ready = {.code = 0};
     struct err err = ERR_INIT;
     char what[80];
@@ -307,8 +322,7 @@ int shared_main(struct attach_server_job *job, const char *key)
         shared_refuse(k.shared.listen_fd, 0, NULL);
     (void)attach_record_each_of(k.shared.supervisor, k.shared.supervisor_start, clear_record,
                                 &k.shared); /* what stays, the next command removes */
-    attach_protection_remove(k.shared.supervisor, k.shared.supervisor_start);
-    attach_alive_remove(k.shared.supervisor, k.shared.supervisor_start);
+    remove_beside(k.shared.supervisor, k.shared.supervisor_start);
     log_info("%s has ended", what);
     return c < 0;
 }

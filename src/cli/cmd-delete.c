@@ -11,6 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Holders that the sentence of a refusal names itself. */
+#define SENTENCE_NAMES 5u
+
 const struct option cmd_delete_options[] = {
     {"--name", 0, "NAME", "the datastore", NULL},
     {"--version", 0, "N", "the version of it", NULL},
@@ -126,6 +129,35 @@ static int reclaim(struct catalogue *c, const char *name, uint32_t version, cons
     return finish_stdout(CLI_DONE);
 }
 
+/* One line for each, where a sentence does not name them all. */
+struct holders_list {
+    unsigned count;
+    bool print;
+};
+
+static int list_holder(void *ctx, const struct holder *h)
+{
+    struct holders_list *l = ctx;
+    char since[FIGURE_MAX];
+
+    l->count++;
+    if (l->print)
+        say("  %s%son %s (process %" PRId64 ")%s%s", h->text, h->text[0] ? " " : "", h->host,
+            h->pid, h->since_ms > 0 ? " since " : "",
+            h->since_ms > 0 ? figure_local_time(h->since_ms, since) : "");
+    return 0;
+}
+
+static void list_holders(struct catalogue *c, const char *name, uint32_t version)
+{
+    struct holders_list l = {.count = 0};
+
+    if (catalogue_holders(c, name, version, list_holder, &l, NULL) < 0 || l.count <= SENTENCE_NAMES)
+        return;
+    l.print = true;
+    (void)catalogue_holders(c, name, version, list_holder, &l, NULL); /* what could be read */
+}
+
 int cmd_delete(struct cli *cli, const struct args *args)
 {
     AUTO(opened_release) struct opened o = {0};
@@ -155,6 +187,8 @@ int cmd_delete(struct cli *cli, const struct args *args)
     int r = catalogue_delete(o.catalogue, name, version, &options, report, &err);
     if (r < 0) {
         (void)say_err(&err, r); /* the code is decided here */
+        if (r == -EBUSY)
+            list_holders(o.catalogue, name, version);
         return r == -ECANCELED ? CLI_INTERRUPTED : CLI_FAILED;
     }
     if (report->overruled)
