@@ -155,7 +155,10 @@ static void started(void *ctx, int code, const char *sentence)
     }
     log_error("%s", sentence ? sentence : strerror(-code));
     withdraw(s);
-    shared_refuse(s->listen_fd, code, sentence);
+    if (code == -ECHILD) /* killed by somebody: the next one may live */
+        shared_refuse(s->listen_fd, 0, NULL);
+    else
+        shared_refuse(s->listen_fd, code, sentence);
 }
 
 /* ---- in the child

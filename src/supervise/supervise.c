@@ -179,7 +179,7 @@ static void child_ended(struct supervisor *s, int status)
     if (s->ended)
         return;
     if (!s->told) {
-        fail_start(s, -EIO, "the server ended before it was ready");
+        fail_start(s, -ECHILD, "the server ended before it was ready");
     } else if (gone) {
         end(s, 0);
     } else if (!s->init->resends) {

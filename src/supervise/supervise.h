@@ -79,7 +79,8 @@ struct supervise_options {
     const char *what;       /* "imagenet:2", for log lines */
     const char *child_name; /* of the process, for people: 15 bytes at most */
     supervise_serve_fn *serve;
-    /* In the supervisor, once: the first child is ready (0), or failed or died (-errno). */
+    /* In the supervisor, once: the first child is ready (0), or failed (-errno), or died before it
+     * could say so (-ECHILD). */
     void (*started)(void *ctx, int code, const char *sentence);
     /* In the supervisor: watched[which] is readable. May be NULL if nothing is watched. */
     enum supervise_answer (*watched_ready)(void *ctx, size_t which);

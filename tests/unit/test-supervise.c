@@ -262,9 +262,9 @@ static void test_first_fails(void **state)
     unmount();
 
     BEGIN(DIE, SERVE);
-    assert_int_equal(result(), -EIO);
+    assert_int_equal(result(), -ECHILD);
     assert_int_equal(shared->started, 1);
-    assert_int_equal(shared->code, -EIO);
+    assert_int_equal(shared->code, -ECHILD);
     assert_int_equal(shared->begun, 1);
     unmount();
 }
