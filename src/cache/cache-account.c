@@ -196,7 +196,7 @@ void account_unlock_eviction(struct cache *c)
 
 /* ---- life ---- */
 
-void account_open(struct cache *c)
+void account_open(struct cache *c, bool is_new)
 {
     struct account a;
     struct stat st;
@@ -222,8 +222,12 @@ void account_open(struct cache *c)
     } else {
         /* Something to add to; the walk that counts comes with the first write. */
         struct account empty = {.used = 0};
+        if (is_new) { /* nothing to count */
+            empty.counted_s = cache_now_s(c);
+            memcpy(empty.boot, c->boot, sizeof empty.boot);
+        }
         (void)account_write(c, &empty);
-        c->recount_wanted = true;
+        c->recount_wanted = !is_new;
     }
     account_look(c);
 }

@@ -152,7 +152,7 @@ int cache_shard_open(struct cache *c, const char *name, bool make, int *ret_fd);
 
 /* ---- counting (cache-account.c) ---- */
 
-void account_open(struct cache *c);
+void account_open(struct cache *c, bool is_new);
 void account_close(struct cache *c);
 /* May `size` more bytes be kept? 0 or -EDQUOT. Wakes the evictor when it gets tight. */
 int account_admit(struct cache *c, uint64_t size);

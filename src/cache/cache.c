@@ -50,7 +50,7 @@ static int check_directory(int fd, const char *path, struct err *err)
     return 0;
 }
 
-static int open_directory(const char *dir, int *ret_fd, struct err *err)
+static int open_directory(const char *dir, int *ret_fd, bool *ret_is_new, struct err *err)
 {
     AUTO(free_ptr) char *path = NULL;
 
@@ -61,7 +61,8 @@ static int open_directory(const char *dir, int *ret_fd, struct err *err)
     int r = file_mkdirs(dir, 0700);
     if (r < 0)
         return err_fail(err, r, "cannot make the cache %s: %s", dir, strerror(-r));
-    if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+    *ret_is_new = mkdir(path, 0700) == 0;
+    if (!*ret_is_new && errno != EEXIST) {
         struct stat st; /* one that is there, on a disk that is read-only */
         int e = errno;
         if (lstat(path, &st) < 0)
@@ -175,7 +176,8 @@ static unsigned cells_allowed(void)
 int cache_open(const struct cache_options *o, struct cache **ret, struct err *err)
 {
     AUTO(close_fd) int dir_fd = -1;
-    int r = open_directory(o->dir, &dir_fd, err);
+    bool is_new = false;
+    int r = open_directory(o->dir, &dir_fd, &is_new, err);
 
     if (r < 0)
         return r;
@@ -193,7 +195,7 @@ int cache_open(const struct cache_options *o, struct cache **ret, struct err *er
     (void)pthread_mutex_init(&c->lock, NULL); /* cannot fail without attributes */
     (void)pthread_mutex_init(&c->account_lock, NULL);
     (void)pthread_cond_init(&c->evict_wake, NULL);
-    account_open(c);
+    account_open(c, is_new);
     *ret = c;
     return 0;
 }

@@ -37,6 +37,7 @@ enum tally_field {
     TALLY_UPDATED_MS,
     TALLY_FIELDS
 };
+_Static_assert(TALLY_FIELDS == 70, "docs/formats/tally.md says so");
 
 struct tally {
     uint64_t at[TALLY_FIELDS];
