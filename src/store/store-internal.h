@@ -135,6 +135,8 @@ int store_s3_upload(struct store *s, const char *key, struct store_upload **ret)
 int store_s3_upload_write(struct store_upload *u, const void *data, size_t size);
 int store_s3_upload_commit(struct store_upload *u);
 void store_s3_upload_abort(struct store_upload *u);
+/* Is what was written seen at once, and what was removed not? Keys begin with `base`. */
+int store_s3_probe_visible(struct store_s3 *d, const char *base, struct err *err);
 int store_s3_probe(struct store *s, struct store_probe *ret, struct err *err);
 
 #endif

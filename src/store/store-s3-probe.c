@@ -206,6 +206,8 @@ int store_s3_probe(struct store *s, struct store_probe *ret, struct err *err)
     (void)snprintf(p.base, sizeof p.base, "%s.probe/%s-", d->prefix, hex); /* measured at open */
     int r = one_after_another(&p);
     if (r == 0)
+        r = store_s3_probe_visible(d, p.base, p.err);
+    if (r == 0)
         r = race(&p);
     if (r < 0)
         return r;

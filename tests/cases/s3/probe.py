@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 120
 """Which servers may be written to? Toy servers that keep If-None-Match, ignore it, look first and write then, lose the winner's
-bytes, or do not implement it. `doctor` and the first `create` must tell them apart; reading stays allowed. And one that keeps it,
+bytes, or do not implement it; that hide what was written, or show what was removed. `doctor` and the first `create` must tell them apart; reading stays allowed. And one that keeps it,
 but whose every first answer to a put gets lost: what landed is known again, and no number is lost."""
 import http.server, os, re, socket, subprocess, sys, threading, time, urllib.parse
 from email.utils import formatdate
@@ -21,7 +21,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, mode):
         super().__init__(('127.0.0.1', 0), Handler)
         self.mode, self.objects, self.lock = mode, {}, threading.Lock()
-        self.lost = 0
+        self.lost = self.looks = self.lies = 0
+        self.removed = {}
         self.together = self.inside = 0  # the most puts of one moment
 
 
@@ -87,9 +88,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         prefix, delimiter = query['prefix'][0], query.get('delimiter', [''])[0]
         rows, groups = '', set()
         with self.server.lock:
-            for key, (body, date) in sorted(self.server.objects.items()):
+            shown = dict(self.server.objects)
+            if self.server.mode == 'ghosts' and len(self.server.removed) > 20:
+                shown.update(self.server.removed)
+                self.server.lies += 1
+            for key, (body, date) in sorted(shown.items()):
                 key = key[len(bucket.rstrip('/')) + 1:]
                 if not key.startswith(prefix):
+                    continue
+                self.server.looks += 1
+                if self.server.mode == 'hides' and self.server.looks % 29 == 0:
+                    self.server.lies += 1
                     continue
                 end = key.find('/', len(prefix)) if delimiter else -1
                 if end >= 0:
@@ -102,7 +111,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_DELETE(self):
         with self.server.lock:
-            self.server.objects.pop(self.path, None)
+            if self.path in self.server.objects:
+                self.server.removed[self.path] = self.server.objects.pop(self.path)
         self.answer(204)
 
 
@@ -122,6 +132,8 @@ EXPECTED = {
     'overwrites': r'must not be written to: its server says that a key exists, and overwrites it',
     'looks-first': r'must not be written to: its server let [2-8] of 8 who wrote one new key at the same time succeed',
     'not-implemented': r'does not implement',
+    'hides': r'must not be written to: what was just written is missing in its listing',
+    'ghosts': r'must not be written to: what was just removed is still listed',
     'loses-answers': None,
 }
 for mode, sentence in EXPECTED.items():
@@ -136,6 +148,9 @@ for mode, sentence in EXPECTED.items():
             fail(f'{mode}: {words[1]} left {left}')
     if mode in ('keeps', 'looks-first') and server.together < 8:
         fail(f'{mode}: at most {server.together} puts overlapped')
+    if mode in ('hides', 'ghosts') and not server.lies:
+        fail(f'{mode}: the server never lied')
+    server.mode = mode if not sentence else 'keeps'
     code, said = grid(server, 'datastore')  # reading is allowed everywhere
     if code != 0 or ('no datastores' if sentence else 'succeeded') not in said:
         fail(f'{mode}: a listing: {code}: {said}')
