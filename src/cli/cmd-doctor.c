@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * grid datastore doctor: try out what is assumed of the store, and say what its settings mean.
+ * grid datastore doctor: try out what is assumed of the store, and say what its settings mean;
+ * and whether this machine's kernel mounts versions itself (mode.h).
  *
  * A store that fails is one that must not be written to: exit 1. What is merely worth knowing is a
  * warning on stderr, and in the JSON document.
  */
-#include "cli/cli-internal.h"
+#include "cli/mode.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,9 @@ struct examination {
     struct store *store;
     struct store_probe probe;
     struct store_space space;
-    bool raced; /* between two processes, in a directory */
+    bool raced;               /* between two processes, in a directory */
+    bool kernel, kernel_wide; /* it mounts images of ours, and those of the 48-bit layout */
+    char why_not[200], why_not_wide[200];
     unsigned count;
     const char *warnings[WARNINGS_MAX];
 };
@@ -100,6 +103,12 @@ static void print_examination(const struct examination *e)
         print_row("Put if absent", text);
     if (e->space.free_bytes >= 0)
         print_row("Free", figure_bytes((uint64_t)e->space.free_bytes, free_bytes));
+    (void)snprintf(text, sizeof text, "%s%s", e->kernel ? "yes" : "no: ", e->why_not);
+    print_row("Kernel mounts", text);
+    if (e->kernel) {
+        (void)snprintf(text, sizeof text, "%s%s", e->kernel_wide ? "yes" : "no: ", e->why_not_wide);
+        print_row("  over 2 TiB", text);
+    }
     if (!p->rounds)
         return;
     (void)snprintf(text, sizeof text, "%.1f s %s this machine's; its own differ by %.1f s",
@@ -130,6 +139,8 @@ static json_t *json_examination(const struct examination *e)
                           p->rounds ? (int)p->racers : 2, "warnings", warnings);
     if (!o || json_set_bytes(o, "store", e->cli->store, strlen(e->cli->store)) < 0)
         return o;
+    (void)json_object_set_new(o, "kernel_mount", json_boolean(e->kernel));
+    (void)json_object_set_new(o, "kernel_mount_48", json_boolean(e->kernel_wide));
     if (p->file_system)
         (void)json_object_set_new(o, "file_system", json_string(p->file_system)); /* short */
     if (e->space.free_bytes >= 0)
@@ -168,6 +179,16 @@ static int examine(struct examination *e, struct err *err)
     return r;
 }
 
+static void examine_kernel(struct examination *e)
+{
+    if (geteuid() != 0) {
+        (void)snprintf(e->why_not, sizeof e->why_not, "%s", MODE_ONLY_ROOT);
+        return;
+    }
+    e->kernel = mode_probe(false, e->why_not, sizeof e->why_not);
+    e->kernel_wide = e->kernel && mode_probe(true, e->why_not_wide, sizeof e->why_not_wide);
+}
+
 int cmd_doctor(struct cli *cli, const struct args *args)
 {
     struct examination e = {.cli = cli, .space = {.free_bytes = -1, .free_objects = -1}};
@@ -178,6 +199,7 @@ int cmd_doctor(struct cli *cli, const struct args *args)
         code = say_err(&err, r);
     } else {
         find_warnings(&e);
+        examine_kernel(&e);
         for (unsigned i = 0; i < e.count; i++)
             say("warning: %s", e.warnings[i]);
         if (args_flag(args, "--json"))

@@ -210,6 +210,9 @@ static int set_cluster_key(struct parser *p, const char *key, const char *value,
     char **text = text_of_key(p->cluster, key);
     bool flag = false;
 
+    /* A cluster that another file changes is no longer the one that the administrator opened. */
+    if (!p->is_system)
+        p->cluster->kernel_mount = false;
     if (text && !(p->in_bucket && text == &p->cluster->store))
         return set_text(p, text, key, value, err);
     if (p->in_bucket) {

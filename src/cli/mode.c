@@ -196,7 +196,7 @@ int mode_choose(struct cli *cli, struct opened *o, struct serve *s, struct attac
         return CLI_DONE;
     bool can = geteuid() == 0;
     if (!can)
-        (void)snprintf(why, sizeof why, "only root may have the kernel mount an index");
+        (void)snprintf(why, sizeof why, "%s", MODE_ONLY_ROOT);
     else if (wanted == MODE_AUTO)
         can = may_unasked(cli, why, sizeof why);
     can = can && kernel_can(o, why, sizeof why);

@@ -7,6 +7,8 @@
 
 #include "cli/cmd-mount.h"
 
+#define MODE_ONLY_ROOT "only root may have the kernel mount an index"
+
 const char *mode_name(enum mode mode);
 /* --mode, or auto. Gives an exit code. */
 int mode_option(const struct args *args, enum mode *ret);
