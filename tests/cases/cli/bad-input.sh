@@ -9,8 +9,14 @@ MANY_LINES=
 
 # Sources.
 expect 1 'no/such' "$GRID" datastore create no/such --name x
-expect 1 'S3 sources are not supported.*s3://bucket/x' "$GRID" datastore create s3://bucket/x
-expect 1 'HTTP sources are not supported' "$GRID" datastore create https://example.org/x.tar
+nowhere() { # a port that nobody answers on
+    env AWS_ENDPOINT_URL=http://127.0.0.1:1 AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b "$@"
+}
+expect 1 's3://bucket: no answer from 127.0.0.1:1' nowhere "$GRID" datastore create s3://bucket/x/
+expect 1 'names no bucket' "$GRID" datastore create s3:///x
+expect 1 "cannot be a bucket's name" "$GRID" datastore create 's3://Bad_Bucket!/x'
+expect 1 'https://127.0.0.1:1/x.tar cannot be read' "$GRID" datastore create https://127.0.0.1:1/x.tar
+expect 2 'ends in one of .zip, .tar' "$GRID" datastore create https://127.0.0.1:1/x.rar
 expect 1 '--no-copy' "$GRID" datastore create tree --no-copy
 expect 2 'source is missing' "$GRID" datastore create
 expect 2 'given twice' "$GRID" datastore create tree --source tree
@@ -73,11 +79,8 @@ expect 1 "$PWD/other/file" env GRID_STORE="file://$PWD/other/file" "$GRID" datas
 expect 1 "$PWD/gone" env GRID_STORE="file://$PWD/gone" "$GRID" datastore
 expect 1 'GRID_CACHE' env GRID_CACHE=relative "$GRID" datastore
 
-# A mode that is known elsewhere.
 mkdir mnt
-expect 1 'native is not supported' "$GRID" datastore mount good mnt --mode native
-expect 1 'local is not supported' "$GRID" datastore mount good mnt --mode local
-expect 2 'auto or fuse' "$GRID" datastore mount good mnt --mode nonsense
+expect 2 'auto, fuse, native or local' "$GRID" datastore mount good mnt --mode nonsense
 expect 2 '16M to 1T' "$GRID" datastore mount good mnt --memory 1K
 expect 1 "on nowhere: there is no such directory" "$GRID" datastore mount good nowhere
 expect 1 "on tree: it is not empty" "$GRID" datastore mount good tree
