@@ -326,17 +326,21 @@ static void bury(int dir_fd, const char *name, const struct attach_record *r)
     attach_alive_remove(r->server, r->server_start);
 }
 
-/* What lies beside the records of a server that nobody buried: ".p-<pid>-<start>". */
-static void bury_beside(const char *name)
+/* What lies beside the records of a server that nobody buried: ".p-<pid>-<start>"; or a record that
+ * it did not finish. */
+static void bury_beside(int dir_fd, const char *name)
 {
     uint64_t start, now;
     int pid;
 
-    if (sscanf(name, ".%*1[a-z]-%d-%" SCNu64, &pid, &start) != 2 || pid <= 0 ||
-        (attach_process_start(pid, &now) == 0 && now == start) || attach_alive_is_held(pid, start))
+    if ((sscanf(name, ".%*1[a-z]-%d-%" SCNu64, &pid, &start) != 2 &&
+         sscanf(name, ".%d-%" SCNu64, &pid, &start) != 2) ||
+        pid <= 0 || (attach_process_start(pid, &now) == 0 && now == start) ||
+        attach_alive_is_held(pid, start))
         return;
     attach_protection_remove(pid, start);
     attach_alive_remove(pid, start);
+    (void)unlinkat(dir_fd, name, 0); /* it was one of these, then */
 }
 
 static int by_age(const void *a, const void *b)
@@ -364,7 +368,7 @@ int attach_each(attach_record_fn *fn, void *ctx, struct err *err)
     while (c == 0 && (e = readdir(d)) != NULL && live.count < RECORD_COUNT_MAX) {
         struct attach_record r = {.server = 0};
         if (e->d_name[0] == '.')
-            bury_beside(e->d_name);
+            bury_beside(dirfd(d), e->d_name);
         if (e->d_name[0] == '.' || record_read(dirfd(d), e->d_name, &r) < 0)
             continue; /* not one of ours, or just vanished */
         char why[1];
