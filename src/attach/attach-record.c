@@ -316,6 +316,8 @@ static void bury(int dir_fd, const char *name, const struct attach_record *r)
 {
     dev_t device;
 
+    if (attach_alive_is_held(r->server, r->server_start))
+        return; /* a child is just adopting it */
     if (!r->run[0] && attach_fuse_find(r->mountpoint, &device) == 0) {
         if (!is_dead_mount(r))
             return;
