@@ -247,7 +247,8 @@ static int choose_source(const struct args *args, const char **ret)
     const char *source = args->words.count ? args->words.at[0] : old;
 
     if (!source)
-        return say_usage(args->command, "a source is missing: a directory or a file");
+        return say_usage(args->command,
+                         "a source is missing: a directory, a file, a bucket or an archive's URL");
     if (old && args->words.count)
         return say_usage(args->command, "SOURCE is given twice: as an argument and by --source");
     if (old)

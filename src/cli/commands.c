@@ -14,10 +14,12 @@ static const struct command commands[] = {
      cmd_list_options, 0, 0, false, cmd_list},
     {"datastore list", "", "list datastores", "The same as 'grid datastore'.", cmd_list_options, 0,
      0, false, cmd_list},
-    {"datastore create", "[SOURCE]", "make a new version of a datastore from a directory",
-     "SOURCE is a directory or a file. Without --name, its last component is the name, in lower\n"
-     "case. A .gridignore at the root of SOURCE leaves files out. An upload that was interrupted\n"
-     "is continued by the same command, or by 'grid datastore resume'.",
+    {"datastore create", "[SOURCE]", "make a new version of a datastore",
+     "SOURCE is a directory, a file, s3://BUCKET/PREFIX/, or the URL of an archive. Without "
+     "--name,\n"
+     "its last component is the name, in lower case. A .gridignore at the root of SOURCE leaves\n"
+     "files out. An upload that was interrupted is continued by the same command, or by\n"
+     "'grid datastore resume'.",
      cmd_create_options, 0, 1, false, cmd_create},
     {"datastore resume", "", "continue interrupted uploads",
      "Continues what 'grid datastore create' left unfinished on this machine, where it stopped.",
