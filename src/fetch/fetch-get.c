@@ -8,7 +8,7 @@
  */
 #include "fetch/fetch-internal.h"
 
-#include "base/log.h"
+#include "cache/cache.h"
 
 /* Of all kinds under way at once; more would only wait in the store's client. */
 #define RUNNING_MAX 64u
@@ -99,6 +99,7 @@ void get_end(struct get *g, int code)
     free(g->leaves);
     free(g);
     pool_wake(f);
+    ahead_wake(f); /* there is room for more */
 }
 
 static bool reserve(struct get *g)
@@ -239,6 +240,12 @@ static void on_got(void *ctx, int result, size_t size)
         fetch_destroy(f);
 }
 
+/* Whole blocks: their padding is part of what the disk keeps. */
+static size_t get_room(const struct get *g)
+{
+    return g->what == GET_DATA && !g->object->linked ? pack_blocks(g->size) * PACK_BLOCK : g->size;
+}
+
 void get_read_blocking(struct get *g)
 {
     struct fetch_object *o = g->object;
@@ -252,7 +259,7 @@ void get_read_blocking(struct get *g)
         r = linked_get(o, g->offset, g->data, g->size);
         got = g->size;
     } else {
-        r = store_get(f->store, o->key, g->offset, g->data, g->size, &got, NULL);
+        r = store_get(f->store, o->key, g->offset, g->data, get_room(g), &got, NULL);
     }
     {
         WITH_LOCK(&f->lock);
@@ -263,12 +270,31 @@ void get_read_blocking(struct get *g)
         verify_get(g);
 }
 
+/* All of it is on the disk, and here now. */
+static bool disk_read(struct get *g)
+{
+    struct fetch_object *o = g->object;
+    struct fetch *f = o->fetch;
+
+    if (!o->disk || g->past_disk || cache_read(o->disk, g->offset, g->data, get_room(g)) < 0)
+        return false;
+    g->from_disk = true;
+    WITH_LOCK(&f->lock);
+    came(g, 0, g->size);
+    f->stats.bytes_cache += g->size;
+    return true;
+}
+
 void get_start(struct get *g)
 {
     struct fetch_object *o = g->object;
     struct fetch *f = o->fetch;
 
-    g->data = malloc(g->size);
+    g->data = malloc(get_room(g));
+    if (g->data && disk_read(g)) {
+        verify_get(g);
+        return;
+    }
     if (!g->data) {
         {
             WITH_LOCK(&f->lock);
@@ -292,7 +318,7 @@ void get_start(struct get *g)
         f->asynchronous++;
     }
     g->start_us = fetch_now_us();
-    int r = store_get_async(f->store, o->key, g->offset, g->data, g->size, on_got, g);
+    int r = store_get_async(f->store, o->key, g->offset, g->data, get_room(g), on_got, g);
     if (r < 0)
         on_got(g, r, 0);
 }

@@ -81,6 +81,7 @@ struct get_list {
 struct span {
     struct fetch_object *object; /* NULL: none */
     uint64_t at, end;
+    bool waits; /* for the table */
 };
 
 /* A reader that goes on in order. */
@@ -91,6 +92,7 @@ struct stream {
     uint64_t window;             /* bytes to be ahead of it */
     unsigned steps;
     struct span span; /* being read ahead; may be in the next object already */
+    bool no_next;     /* object */
 };
 
 struct fetch_series {
@@ -100,8 +102,10 @@ struct fetch_series {
     uint64_t total_bytes;
     fetch_open_fn *open;
     void *ctx;
+    bool fits;
     uint64_t touched; /* segments */
     bool filling;
+    unsigned opening;     /* threads in `open` */
     uint32_t fill_number; /* the object that is being filled in */
     struct span fill;
 };
@@ -147,7 +151,7 @@ struct fetch {
     bool ahead_work;
     uint64_t ahead_max; /* bytes read ahead that nobody has used yet */
     /* threads */
-    pthread_cond_t work, block, timer;
+    pthread_cond_t work, block, timer, opened;
     pthread_t threads[POOL_MAX], keeper;
     unsigned thread_count, workers, blockers, idle_workers, idle_blockers;
     int64_t timer_us; /* when the keeper will look again; 0: it is awake */
@@ -288,6 +292,8 @@ void ahead_touch(struct fetch_object *o, uint64_t offset, uint64_t size,
 bool ahead_step(struct fetch *f);
 /* With the lock: room was made, or a table came. */
 void ahead_wake(struct fetch *f);
+/* With the lock: the table of this object has grown, or will not. */
+void ahead_table(struct fetch_object *o);
 /* With the lock: nothing of this object any more. */
 void ahead_forget(struct fetch *f, const struct fetch_object *o);
 

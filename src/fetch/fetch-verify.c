@@ -43,8 +43,10 @@ static void end_with(struct get *g, int code)
 
     object_ref(o); /* the get's may be the last one */
     get_end(g, code);
-    if (is_table)
+    if (is_table) {
         look_at_held(o);
+        ahead_table(o);
+    }
     object_unref(o);
 }
 
@@ -53,6 +55,8 @@ static void fill(struct get *g, struct memory_entry *claim, void *data, size_t s
 {
     struct fetch *f = g->object->fetch;
 
+    if (claim->ahead)
+        f->stats.ahead_bytes += size;
     memory_fill(&f->memory, claim, data, size, charge);
     g->reserved -= charge;
     if (claim->key.kind == MEMORY_LEAF)
@@ -69,6 +73,25 @@ static bool on_its_way(struct fetch_object *o, enum memory_kind kind, uint32_t n
     return e && !e->loaded;
 }
 
+/* ---- the disk ---- */
+
+/* Keep what was verified: `from` and `end` are borders of blocks. Failures are the cache's to
+ * count.
+ */
+static void disk_write(struct get *g, uint64_t from, uint64_t end)
+{
+    struct fetch_object *o = g->object;
+
+    if (o->disk && !g->from_disk && end > from)
+        (void)cache_write(o->disk, from, g->data + (from - g->offset), (size_t)(end - from));
+}
+
+static void disk_forget(struct get *g, const struct get_leaf *l)
+{
+    if (g->object->disk && g->from_disk)
+        cache_forget(g->object->disk, l->start, l->length);
+}
+
 /* ---- again ---- */
 
 /* The same range once more: from the store, if the disk had it wrong; else a second and last time.
@@ -78,6 +101,8 @@ static void read_again(struct get *g, size_t first, size_t count)
     struct fetch_object *o = g->object;
     struct get_list gets = {.first = NULL};
 
+    for (size_t i = first; i < first + count; i++)
+        disk_forget(g, &g->leaves[i]);
     {
         WITH_LOCK(&o->fetch->lock);
         struct get *n =
@@ -151,6 +176,7 @@ static void verify_trailer(struct get *g)
     }
     if (g->size > s->trailer_length)
         keep_pages(g, t);
+    disk_write(g, g->offset, g->offset + g->size);
     {
         WITH_LOCK(&o->fetch->lock);
         size_t charge = g->reserved - 2 * g->size; /* what was meant for it, at most */
@@ -211,6 +237,8 @@ static enum outcome verify_page(struct get *g, size_t i, int *ret_code)
             fill(g, claim, take_ptr(&copy), PACK_PAGE, PACK_PAGE + MEMORY_ENTRY_COST);
         }
     }
+    if (r == 0)
+        disk_write(g, l->start, l->start + PACK_PAGE);
     *ret_code = r;
     return r == -EBADMSG && !g->again ? AGAIN : DONE;
 }
@@ -316,6 +344,7 @@ static void bad_leaf(struct get *g, size_t i)
         read_again(g, i, 1);
         return;
     }
+    disk_forget(g, l);
     if (g->again)
         verify_damaged(g->object, l->start, l->length, "the leaf");
     WITH_LOCK(&f->lock);
@@ -325,9 +354,20 @@ static void bad_leaf(struct get *g, size_t i)
     memory_give_up(&f->memory, claim);
 }
 
+/* Its padding is zero from here on: the disk keeps it, too. */
+static bool leaf_matches(const struct get *g, const struct get_leaf *l)
+{
+    uint8_t *data = g->data + (l->start - g->offset);
+    struct digest d = digest_of(data, l->length);
+
+    memset(data + l->length, 0, pack_blocks(l->length) * PACK_BLOCK - l->length);
+    return digest_equal(&d, &l->digest);
+}
+
 static void verify_data(struct get *g)
 {
-    struct fetch_object *o = g->object;
+    bool linked = g->object->linked != NULL;
+    uint64_t from = g->offset, end = g->offset; /* what is right, and not yet on the disk */
 
     if (!hold_or_resolve(g))
         return;
@@ -335,14 +375,23 @@ static void verify_data(struct get *g)
         struct get_leaf *l = &g->leaves[i];
         if (!l->claim)
             continue;
-        struct digest d;
-        if (!o->linked)
-            d = digest_of(g->data + (l->start - g->offset), l->length);
-        if (o->linked || digest_equal(&d, &l->digest))
-            keep_leaf(g, l);
-        else
+        if (!linked && !leaf_matches(g, l)) {
             bad_leaf(g, i);
+            continue;
+        }
+        if (l->start != end) {
+            disk_write(g, from, end);
+            from = l->start;
+        }
+        end = l->start + pack_blocks(l->length) * PACK_BLOCK;
+        /* The buffer of a single leaf is handed on: so the disk comes first. */
+        if (g->count == 1) {
+            disk_write(g, from, end);
+            from = end;
+        }
+        keep_leaf(g, l);
     }
+    disk_write(g, from, end);
     end_with(g, 0);
 }
 

@@ -25,7 +25,8 @@ static int init_locks(struct fetch *f)
         r = -ENOMEM;
     if (r == 0 &&
         (pthread_cond_init(&f->work, NULL) != 0 || pthread_cond_init(&f->block, NULL) != 0 ||
-         pthread_cond_init(&f->timer, &attributes) != 0))
+         pthread_cond_init(&f->timer, &attributes) != 0 ||
+         pthread_cond_init(&f->opened, NULL) != 0))
         r = -ENOMEM;
     (void)pthread_condattr_destroy(&attributes); /* valid attributes */
     return r;
@@ -58,12 +59,18 @@ int fetch_new(const struct fetch_options *o, struct fetch **ret)
     return 0;
 }
 
+bool fetch_is_quick(const struct fetch *f)
+{
+    return f->quick;
+}
+
 void fetch_destroy(struct fetch *f)
 {
     memory_release(&f->memory);
     (void)pthread_cond_destroy(&f->work); /* nobody uses them any more */
     (void)pthread_cond_destroy(&f->block);
     (void)pthread_cond_destroy(&f->timer);
+    (void)pthread_cond_destroy(&f->opened);
     (void)pthread_mutex_destroy(&f->lock);
     (void)pthread_mutex_destroy(&f->objects_lock);
     free(f);
@@ -94,6 +101,7 @@ void fetch_free(struct fetch *f)
         end_all(&f->delayed);
         end_all(&f->ended);
         end_all(&f->blocking);
+        WITH_LOCK(&f->objects_lock);
         for (struct fetch_object *o = f->objects; o; o = o->next) {
             if (o->disk)
                 cache_object_close(o->disk);

@@ -53,6 +53,9 @@ int fetch_new(const struct fetch_options *o, struct fetch **ret);
 void fetch_free(struct fetch *f);
 AUTO_FREE_FUNC(struct fetch, fetch_free);
 
+/* Whether what is missing is read by whoever asks for it (store_is_quick()). */
+bool fetch_is_quick(const struct fetch *f);
+
 /* ---- objects ---- */
 
 /* One pack or index. Opening costs nothing: its trailer is read and verified at the first read. */

@@ -14,6 +14,9 @@ struct view {
     struct manifest manifest;
     struct fetch_object *index_object;
     struct index *index;
+    struct fetch_series *series; /* of the packs */
+    bool quick;                  /* reading is not worth planning */
+    struct object_ref begun;     /* what index_object was opened by, ahead of the manifest */
     _Atomic(struct fetch_object *) *packs; /* by position in the manifest; NULL: not opened yet */
 };
 

@@ -11,6 +11,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* An index of at most so many bytes (some 300,000 files) is read as a whole, in the background. */
+#define INDEX_WHOLE_MAX (UINT64_C(32) << 20)
+
 int view_object_error(int code)
 {
     return code < 0 && code != -ENOMEM ? -EIO : code;
@@ -81,22 +84,65 @@ static int check_devices(const struct view *v, struct err *err)
     return 0;
 }
 
+/* Bytes of the index that are read at once when it is opened: from afar its head, which takes no
+ * longer than one block of it. */
+static size_t first_read(const struct view *v, uint64_t index_size, uint64_t head)
+{
+    size_t size = PACK_BLOCK;
+
+    if (!v->quick && head > size)
+        size = head < INDEX_HEAD_MAX ? (size_t)head : INDEX_HEAD_MAX;
+    return size < index_size ? size : (size_t)index_size;
+}
+
+/* The record of the version says already where the index is: it comes while the manifest is read.
+ */
+static int begin_index(struct view *v, const struct version_info *info)
+{
+    size_t size = first_read(v, info->index_size, info->index_head);
+    struct fetch_ticket ticket;
+
+    if (v->quick || info->index.trailer_length == 0 || info->index_size > info->index.data_size)
+        return 0;
+    AUTO(free_ptr) uint8_t *head = malloc(size + 1);
+    int r = open_object(v, 'x', PACK_KIND_INDEX, &info->index, &v->index_object);
+    if (r < 0 || !head)
+        return r < 0 ? 0 : -ENOMEM; /* the manifest may be right where the record is not */
+    fetch_ticket_init(&ticket, v->fetch, NULL);
+    fetch_try_begin(&ticket);
+    (void)fetch_read(v->index_object, 0, head, size, FETCH_NO_HINT); /* asked for again below */
+    if (fetch_try_end(&ticket))
+        fetch_ticket_release(&ticket);
+    v->begun = info->index;
+    return 0;
+}
+
 static int open_index(struct view *v, struct err *err)
 {
     const struct manifest *m = &v->manifest;
+    size_t first = first_read(v, m->index_size, m->index_head);
     char key[OBJECT_KEY_MAX];
+    int r = 0;
 
     object_ref_key('x', &m->index, key);
     if (m->index_size > m->index.data_size)
         return err_fail(err, -EPROTO, "%s:%u: its index %s is shorter than its manifest says",
                         m->name, m->version, key);
-    int r = open_object(v, 'x', PACK_KIND_INDEX, &m->index, &v->index_object);
+    if (v->index_object &&
+        (!digest_equal(&v->begun.digest, &m->index.digest) || v->begun.seq != m->index.seq ||
+         memcmp(&v->begun.session, &m->index.session, sizeof m->index.session))) {
+        fetch_object_free(v->index_object);
+        v->index_object = NULL;
+    }
+    if (!v->index_object)
+        r = open_object(v, 'x', PACK_KIND_INDEX, &m->index, &v->index_object);
     if (r == 0) {
-        /* Read one block of it here, where the reason for a failure is still known. */
-        uint8_t block[PACK_BLOCK];
-        r = m->index_size < sizeof block
-                ? -EPROTO
-                : fetch_read(v->index_object, 0, block, sizeof block, FETCH_NO_HINT);
+        /* Read some of it here, where the reason for a failure is still known. */
+        AUTO(free_ptr) uint8_t *head = malloc(first + 1);
+        r = !head                   ? -ENOMEM
+            : m->index_size < first ? -EPROTO
+            : first < PACK_BLOCK    ? -EPROTO
+                                    : fetch_read(v->index_object, 0, head, first, FETCH_NO_HINT);
     }
     if (r == -ENOENT)
         return err_fail(err, -EIO, "%s:%u: its index %s is not in the store", m->name, m->version,
@@ -112,6 +158,29 @@ static int open_index(struct view *v, struct err *err)
     return check_devices(v, err);
 }
 
+static struct fetch_object *open_number(void *ctx, uint32_t i)
+{
+    struct fetch_object *o = NULL;
+
+    return view_open_pack(ctx, i, &o) == 0 ? o : NULL;
+}
+
+/* Packs follow one another as the tree's files do; and a small index is read whole. */
+static int open_series(struct view *v, struct err *err)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < v->manifest.pack_count; i++)
+        bytes += v->manifest.packs[i].data_size;
+    int r = fetch_series_new(v->fetch, v->manifest.pack_count, bytes, open_number, v, &v->series);
+    if (r < 0)
+        return err_fail(err, r, "not enough memory to open %s:%u", v->manifest.name,
+                        v->manifest.version);
+    if (v->manifest.index_size <= INDEX_WHOLE_MAX)
+        fetch_ahead(v->index_object, 0, v->manifest.index_size);
+    return 0;
+}
+
 int view_open(struct catalogue *c, const struct version_info *info, struct fetch *fetch,
               struct view **ret, struct err *err)
 {
@@ -120,13 +189,19 @@ int view_open(struct catalogue *c, const struct version_info *info, struct fetch
     if (!v)
         return err_fail(err, -ENOMEM, "not enough memory to open %s:%u", info->name, info->version);
     v->fetch = fetch;
-    int r = catalogue_manifest(c, info, &v->manifest, err);
+    v->quick = fetch_is_quick(fetch);
+    int r = begin_index(v, info);
+    if (r < 0)
+        return err_fail(err, r, "not enough memory to open %s:%u", info->name, info->version);
+    r = catalogue_manifest(c, info, &v->manifest, err);
     if (r < 0)
         return r;
     v->packs = calloc(v->manifest.pack_count + 1u, sizeof *v->packs);
     if (!v->packs)
         return err_fail(err, -ENOMEM, "not enough memory to open %s:%u", info->name, info->version);
     r = open_index(v, err);
+    if (r == 0)
+        r = open_series(v, err);
     if (r == 0)
         *ret = take_ptr(&v);
     return r;
@@ -136,6 +211,7 @@ void view_close(struct view *v)
 {
     if (!v)
         return;
+    fetch_series_free(v->series);
     index_close(v->index);
     fetch_object_free(v->index_object);
     for (uint32_t i = 0; v->packs && i < v->manifest.pack_count; i++)
@@ -216,6 +292,8 @@ int view_open_pack(struct view *v, uint32_t i, struct fetch_object **ret)
             ref->linked ? open_linked(v, ref, &o) : open_object(v, 'p', PACK_KIND_DATA, ref, &o);
         if (r < 0)
             return r;
+        if (v->series)
+            fetch_object_in_series(o, v->series, i);
         if (!atomic_compare_exchange_strong(&v->packs[i], &other, o)) {
             fetch_object_free(o);
             o = other;
