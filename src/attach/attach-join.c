@@ -52,6 +52,13 @@ static int start_server(const struct attach_item *item, const struct registry *g
     return c;
 }
 
+/* Another one's server is none for us; one of ours that does not answer is a failure. */
+static int no_link(const struct attach_record *r, int code, struct err *err)
+{
+    return err_fail(err, code == -ETIMEDOUT ? code : -EOPNOTSUPP,
+                    "cannot reach the server of %s:%u: %s", r->name, r->version, strerror(-code));
+}
+
 int attach_link_open(const struct attach_item *item, int *ret_link, struct err *err)
 {
     struct registry g __attribute__((cleanup(registry_close))) = {.dir_fd = -1};
@@ -64,9 +71,7 @@ int attach_link_open(const struct attach_item *item, int *ret_link, struct err *
         return c;
     c = registry_connect(&g, ret_link);
     if (c != -ENOENT)
-        return c < 0 ? err_fail(err, c, "cannot reach the server of %s:%u: %s", item->record.name,
-                                item->record.version, strerror(-c))
-                     : 0;
+        return c < 0 ? no_link(&item->record, c, err) : 0;
     if (!apart_is_possible())
         return err_fail(err, -EOPNOTSUPP, "a server could not outlive this job");
     c = registry_lock(&g, true, &lock_fd);
@@ -78,9 +83,7 @@ int attach_link_open(const struct attach_item *item, int *ret_link, struct err *
             return c;
         c = registry_connect(&g, ret_link);
     }
-    return c < 0 ? err_fail(err, c, "cannot reach the server of %s:%u: %s", item->record.name,
-                            item->record.version, strerror(-c))
-                 : 0;
+    return c < 0 ? no_link(&item->record, c, err) : 0;
 }
 
 /* ---- asking

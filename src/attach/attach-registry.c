@@ -83,7 +83,7 @@ static int connect_to(const struct sockaddr_un *address, int *ret_fd)
     while (connect(fd, (const struct sockaddr *)address, sizeof *address) < 0) {
         if (errno == EINTR)
             continue;
-        return errno == ECONNREFUSED ? -ENOENT : -errno;
+        return errno == ECONNREFUSED ? -ENOENT : errno == EAGAIN ? -ETIMEDOUT : -errno;
     }
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
         return -errno;

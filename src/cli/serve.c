@@ -18,12 +18,25 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
+
+/* What a server takes from the environment of whoever starts it: others may have other rights. */
+static bool is_of_access(const char *variable)
+{
+    static const char *const proxies[] = {"http_proxy=", "https_proxy=", "all_proxy=", "no_proxy="};
+
+    for (size_t i = 0; i < sizeof proxies / sizeof *proxies; i++) {
+        if (strncasecmp(variable, proxies[i], strlen(proxies[i])) == 0)
+            return true;
+    }
+    return strncmp(variable, "AWS_", 4) == 0 || strncmp(variable, "HOME=", 5) == 0;
+}
 
 /* Who asks for the same bytes in the same way may have the same server. */
 static int make_share(const struct opened *o, struct serve *s)
 {
-    AUTO(buf_release) struct buf text = BUF_INIT(64u << 10);
+    AUTO(buf_release) struct buf text = BUF_INIT(1u << 20);
     const struct reading *r = &s->reading;
     char session[33];
 
@@ -32,6 +45,10 @@ static int make_share(const struct opened *o, struct serve *s)
                        catalogue_store_id(o->catalogue), session, r->memory_bytes, r->io_timeout_ms,
                        (int)r->prefetch, r->cache.size_bytes, r->cache.off,
                        r->cache.dir ? r->cache.dir : "");
+    for (char **v = environ; c == 0 && *v; v++) {
+        if (is_of_access(*v))
+            c = buf_printf(&text, "\n%s", *v);
+    }
     if (c < 0)
         return say_failed("out of memory");
     struct digest d = digest_of(text.data, text.size);
