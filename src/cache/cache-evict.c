@@ -74,6 +74,16 @@ struct victim {
     const char *name;
 };
 
+#define VICTIM_NONE                                                                                \
+    {                                                                                              \
+        .cell = {.fd = -1 }                                                                        \
+    }
+
+static void auto_victim_close(const struct victim *v)
+{
+    auto_close_fd(&v->cell.fd);
+}
+
 static uint64_t disk_bytes(int fd)
 {
     struct stat st;
@@ -189,13 +199,12 @@ static int victim_open(struct cache *c, int shard_fd, const char *name, struct v
 
 int evict_file(struct cache *c, int shard_fd, const char *name, uint64_t *ret_freed)
 {
-    struct victim v;
+    AUTO(victim_close) struct victim v = VICTIM_NONE;
     int r = victim_open(c, shard_fd, name, &v);
 
     if (r < 0)
         return r;
-    AUTO(close_fd) int fd = v.cell.fd;
-    return is_pinned(fd) ? -EBUSY : remove_cell(&v, ret_freed);
+    return is_pinned(v.cell.fd) ? -EBUSY : remove_cell(&v, ret_freed);
 }
 
 /* ---- looking at the segments of a cell ---- */
@@ -333,7 +342,7 @@ static int evict_from(struct pass *p, struct victim *v)
 
 static int visit(struct pass *p, int shard_fd, const char *name)
 {
-    struct victim v;
+    AUTO(victim_close) struct victim v = VICTIM_NONE;
     struct segments s = {.count = 0};
     int r = victim_open(p->c, shard_fd, name, &v);
 
@@ -343,7 +352,6 @@ static int visit(struct pass *p, int shard_fd, const char *name)
     }
     if (r < 0)
         return r == -ENOENT || r == -EACCES || r == -EISDIR || r == -ENXIO ? 0 : r;
-    AUTO(close_fd) int fd = v.cell.fd;
     if (p->evicting)
         return evict_from(p, &v);
     p->used += v.bytes;
