@@ -227,7 +227,8 @@ static void fill_stat(const struct tar *t, struct source_stat *ret)
     ret->mode = archive_entry_perm(e) & 07777;
     ret->size = t->size;
     ret->mtime.s = archive_entry_mtime_is_set(e) ? archive_entry_mtime(e) : 0;
-    ret->mtime.ns = ns > 0 && ns < 1000000000 ? (uint32_t)ns : 0;
+    /* Some versions of libarchive count fractions before 1970 into the wrong direction. */
+    ret->mtime.ns = ret->mtime.s >= 0 && ns > 0 && ns < 1000000000 ? (uint32_t)ns : 0;
 }
 
 /* An item with all but its data. -E2BIG: the part has no room for it. */
