@@ -80,6 +80,9 @@ int slurm_spank_init(spank_t sp, int ac, char **av)
         return 0;
     if (settings_read(ac, av) < 0)
         return -1;
+    /* sbatch leaves the last option of several there, for srun: SPECS_VARIABLE has them all. */
+    (void)unsetenv("SLURM_SPANK__SLURM_SPANK_OPTION_grid_datastore"); /* valid names */
+    (void)unsetenv("_SLURM_SPANK_OPTION_grid_datastore");
     /* Outside of a job, what an earlier one left in the environment is not meant. */
     if (context == S_CTX_ALLOCATOR || (context == S_CTX_LOCAL && !getenv("SLURM_JOB_ID")))
         (void)unsetenv(SPECS_VARIABLE); /* a valid name */

@@ -69,13 +69,27 @@ static int check_one(struct cli *cli, struct spec *spec)
     return code;
 }
 
+static bool is_same_place(const struct spec *a, const struct spec *b)
+{
+    if (a->directory || b->directory)
+        return a->directory && b->directory && strcmp(a->directory, b->directory) == 0;
+    return strcmp(a->name, b->name) == 0;
+}
+
 int cmd_slurm_check(struct cli *cli, const struct args *args)
 {
     struct err err = ERR_INIT;
 
     for (size_t i = 0; i < args->words.count; i++) {
-        struct spec spec;
+        struct spec spec, other;
         int r = spec_parse(args->words.at[i], &spec, &err);
+        for (size_t j = 0; r == 0 && j < i; j++) {
+            if (spec_parse(args->words.at[j], &other, &err) == 0 && is_same_place(&spec, &other))
+                r = err_fail(&err, -EINVAL,
+                             "%s and %s would be at the same place: give one of them a directory, "
+                             "%s@DIR",
+                             args->words.at[j], args->words.at[i], args->words.at[i]);
+        }
         if (r < 0)
             return say_err(&err, r);
         int code = check_one(cli, &spec);

@@ -216,11 +216,11 @@ static int set_cluster_key(struct parser *p, const char *key, const char *value,
     if (text && !(p->in_bucket && text == &p->cluster->store))
         return set_text(p, text, key, value, err);
     if (p->in_bucket) {
-        if (strcmp(key, "users") == 0)
-            return p->is_system ? set_text(p, &p->cluster->users, key, value, err) : 0;
         warn(p, "key", key);
         return 0;
     }
+    if (strcmp(key, "users") == 0)
+        return p->is_system ? set_text(p, &p->cluster->users, key, value, err) : 0;
     if (strcmp(key, "store_is_coherent") == 0)
         return parse_bool(p, key, value, &p->cluster->coherent, err);
     if (strcmp(key, "kernel_mount") == 0) {

@@ -96,7 +96,7 @@ SlurmctldPort=$ctld_port
 SlurmdPort=$node_port
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$d/munge/socket
+AuthInfo=socket=$d/munge/socket,cred_expire=5
 StateSaveLocation=$d/state
 SlurmdSpoolDir=$d/spool
 SlurmctldPidFile=$d/run/slurmctld.own
