@@ -206,6 +206,25 @@ static int tell_failed(const struct telling *t, const struct err *err, int r)
     return say_err(err, r);
 }
 
+static void tell_more(uint64_t count, const char *what)
+{
+    char text[FIGURE_MAX];
+
+    if (count > NAMED_MAX)
+        say("%s %s in all", figure_count(count, text), what);
+}
+
+/* Of a stream all is known only when it has come. */
+static void tell_stream(const struct telling *t)
+{
+    tell_private(t);
+    tell_more(t->skipped, "entries were skipped");
+    tell_more(t->xattrs, "files have lost attributes");
+    tell_more(t->absolute, "entries had paths that began with '/'");
+    tell_more(t->replaced, "entries were there more than once");
+    tell_more(t->encodings, "names are no UTF-8");
+}
+
 int publish_and_tell(struct cli *cli, struct opened *o, struct source *source,
                      struct publish_options *options, bool json)
 {
@@ -228,6 +247,8 @@ int publish_and_tell(struct cli *cli, struct opened *o, struct source *source,
     if (r < 0)
         return tell_failed(&t, &err, r);
 
+    if (source->stream)
+        tell_stream(&t);
     double seconds = (double)(env_real()->boot_ms(env_real()) - start) / 1000;
     if (options->linked)
         tell_linked(&result, seconds);
