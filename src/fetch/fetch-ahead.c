@@ -19,8 +19,10 @@
 #define SEGMENT (1u << 20)
 /* Misses in a segment of a large file before the rest of it is read: half of its leaves. */
 #define LARGE_MISSES 8u
-/* Readers in order: requests of the kernel come out of order by so much, and files are left out. */
-#define SLACK (512u << 10)
+/* Readers in order: requests of the kernel come out of order by so much; of small files some are
+ * left out. */
+#define SLACK       (512u << 10)
+#define SLACK_LARGE (192u << 10)
 /* Steps in order before a reader is believed. */
 #define STEPS 2u
 /* One get, once the window is large. */
@@ -57,11 +59,16 @@ static void add_span(struct fetch *f, struct fetch_object *o, uint64_t at, uint6
     ahead_wake(f);
 }
 
+static bool is_large(const struct fetch_hint *hint)
+{
+    return hint && hint->end - hint->start > SEGMENT;
+}
+
 /* A miss. True: the first one in its segment. */
 static bool touch_segment(struct fetch_object *o, uint64_t offset, const struct fetch_hint *hint)
 {
     uint64_t segment = offset / SEGMENT;
-    unsigned wanted = hint && hint->end - hint->start > SEGMENT ? LARGE_MISSES : 2;
+    unsigned wanted = is_large(hint) ? LARGE_MISSES : 2;
 
     if (!o->touches)
         o->touches = calloc(end_of(o) / SEGMENT + 1, 1);
@@ -87,20 +94,20 @@ static void touch_series(struct fetch_series *s)
 
 /* ---- readers in order ---- */
 
-static bool is_near(uint64_t offset, uint64_t place)
+static bool is_near(uint64_t offset, uint64_t place, uint64_t slack)
 {
-    return offset + SLACK >= place && offset <= place + SLACK;
+    return offset + slack >= place && offset <= place + slack;
 }
 
 /* The reader who goes on here; or a place for a new one. */
-static struct stream *find_stream(struct fetch_object *o, uint64_t offset)
+static struct stream *find_stream(struct fetch_object *o, uint64_t offset, uint64_t slack)
 {
     struct fetch *f = o->fetch;
     struct stream *oldest = &f->streams[0];
 
     for (unsigned i = 0; i < STREAMS; i++) {
         struct stream *s = &f->streams[i];
-        if (s->object == o && is_near(offset, s->next))
+        if (s->object == o && is_near(offset, s->next, slack))
             return s;
         /* It has come to the next object, where it was expected. */
         if (s->object && s->object != o && s->span.object == o && offset <= SLACK) {
@@ -133,10 +140,10 @@ static uint64_t window_max(const struct fetch *f)
     return share > SEGMENT ? share : SEGMENT;
 }
 
-static void touch_stream(struct fetch_object *o, uint64_t offset, uint64_t size)
+static void touch_stream(struct fetch_object *o, uint64_t offset, uint64_t size, bool large)
 {
     struct fetch *f = o->fetch;
-    struct stream *s = find_stream(o, offset);
+    struct stream *s = find_stream(o, offset, large ? SLACK_LARGE : SLACK);
 
     s->used = ++f->touches;
     if (offset + size <= s->next)
@@ -169,7 +176,7 @@ void ahead_touch(struct fetch_object *o, uint64_t offset, uint64_t size,
         touch_series(o->series);
     /* What a plan wants is touched again when it is here. */
     if (!missed && o->kind == PACK_KIND_DATA)
-        touch_stream(o, offset, size);
+        touch_stream(o, offset, size, is_large(hint));
 }
 
 void fetch_ahead(struct fetch_object *o, uint64_t offset, uint64_t size)

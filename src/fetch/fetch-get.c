@@ -17,6 +17,9 @@
 #define AGAIN_MAX_US   INT64_C(5000000)
 /* What a parsed trailer may take, per byte of the trailer. */
 #define PARSED_FACTOR 3u
+/* Memory that data leaves to tables: data that came before its table waits for it, and could fill
+ * all there is. */
+#define TABLE_ROOM (4u << 20)
 
 /* ---- lists ---- */
 
@@ -35,6 +38,15 @@ void get_list_remove(struct get_list *l, struct get *g)
     *(g->next ? &g->next->before : &l->last) = g->before;
     g->next = g->before = NULL;
     l->count--;
+}
+
+static void get_list_add_first(struct get_list *l, struct get *g)
+{
+    g->before = NULL;
+    g->next = l->first;
+    *(l->first ? &l->first->before : &l->last) = g;
+    l->first = g;
+    l->count++;
 }
 
 struct get *get_list_take(struct get_list *l)
@@ -111,7 +123,8 @@ static bool reserve(struct get *g)
     if (g->what == GET_TAIL)
         bytes += PARSED_FACTOR * g->object->summary.trailer_length +
                  (g->size / PACK_PAGE + 2) * MEMORY_ENTRY_COST;
-    while (!memory_reserve(&f->memory, bytes)) {
+    size_t leave = g->what == GET_DATA ? TABLE_ROOM : 0;
+    while (!memory_reserve(&f->memory, bytes, leave)) {
         if (g->ahead || !ticket_strip(f))
             return false;
     }
@@ -349,9 +362,14 @@ void gets_begin(struct fetch *f, struct get_list *gets)
     {
         WITH_LOCK(&f->lock);
         while ((g = get_list_take(gets))) {
-            /* First come, first served. */
-            bool at_once = !f->demand.first && get_may_start(g);
-            get_list_add(at_once ? &now : &f->demand, g);
+            /* First come, first served; but tables, which others wait for, come first. */
+            bool table = g->what != GET_DATA;
+            if ((table || !f->demand.first) && get_may_start(g))
+                get_list_add(&now, g);
+            else if (table)
+                get_list_add_first(&f->demand, g);
+            else
+                get_list_add(&f->demand, g);
         }
         if (f->demand.first)
             pool_wake(f);

@@ -125,11 +125,12 @@ void memory_give_up(struct memory *m, struct memory_entry *claim)
     free(claim);
 }
 
-bool memory_reserve(struct memory *m, size_t bytes)
+bool memory_reserve(struct memory *m, size_t bytes, size_t leave)
 {
+    uint64_t limit = m->limit - leave;
     struct memory_entry *e = m->oldest;
 
-    while (m->used + bytes > m->limit && e) {
+    while (m->used + bytes > limit && e) {
         struct memory_entry *newer = e->newer;
         if (e->pins == 0 && e->keeps == 0) {
             list_remove(m, e);
@@ -143,7 +144,7 @@ bool memory_reserve(struct memory *m, size_t bytes)
         }
         e = newer;
     }
-    if (m->used + bytes > m->limit)
+    if (m->used + bytes > limit)
         return false;
     m->used += bytes;
     return true;

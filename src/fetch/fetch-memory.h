@@ -73,8 +73,8 @@ void memory_fill(struct memory *m, struct memory_entry *claim, void *data, size_
 /* End a claim with nothing. */
 void memory_give_up(struct memory *m, struct memory_entry *claim);
 
-/* Make room, and take it. False: what is held is in use. */
-bool memory_reserve(struct memory *m, size_t bytes);
+/* Make room, and take it; `leave` bytes stay free beside it. False: what is held is in use. */
+bool memory_reserve(struct memory *m, size_t bytes, size_t leave);
 static inline void memory_unreserve(struct memory *m, size_t bytes)
 {
     m->used -= bytes;
