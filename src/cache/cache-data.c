@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bytes in and out of cells. Marks are set behind the data and looked at before it; generations
- * tell whether an eviction came in between (cache-evict.c has the other half of that agreement).
+ * tell whether an eviction came in between (cache-victim.c has the other half of that agreement).
  * What slips through all the same, after a crash or by a stranger's hand, the reader's digests
  * find.
  */
@@ -314,6 +314,17 @@ bool cache_object_is_complete(struct cache_object *o)
     return r == 0;
 }
 
+/* The names that lead to the cell, for a crash to find it. */
+static int sync_names(struct cache_object *o)
+{
+    AUTO(close_fd) int shard_fd = -1;
+    int r = cache_shard_open(o->cache, o->name, false, &shard_fd);
+
+    if (r == 0 && (fsync(shard_fd) < 0 || fsync(o->cache->dir_fd) < 0))
+        r = -errno;
+    return r;
+}
+
 int cache_object_settle(struct cache_object *o)
 {
     struct cell_header h;
@@ -333,6 +344,8 @@ int cache_object_settle(struct cache_object *o)
             r = cell_flags_write(cell, &o->shape, h.flags | CELL_SETTLED);
         if (r == 0 && fdatasync(cell->fd) < 0)
             r = -errno;
+        if (r == 0)
+            r = sync_names(o);
     }
     if (r < 0)
         trouble(o, cell, r);
@@ -401,7 +414,7 @@ int cache_object_drop(struct cache_object *o)
     int r = cache_shard_open(o->cache, o->name, false, &shard_fd);
 
     if (r == 0)
-        r = evict_file(o->cache, shard_fd, o->name + 3, &freed);
+        r = evict_file(shard_fd, o->name + 3, &freed);
     if (r == 0)
         account_add(o->cache, -(int64_t)freed, -1);
     return r == -ENOENT ? 0 : r;

@@ -6,16 +6,8 @@
  *
  * What this process saw used since it opened the cache is *protected* (cache.h says why): of that
  * goes one byte for each CACHE_ADMIT that were refused, and whatever a filling disk asks for.
- *
- * Nobody is locked out meanwhile. The generation of a segment grows before and after its marks are
- * cleared and its hole is punched, and the marks are cleared again behind that: a reader compares
- * generations around its read, a writer behind its marks. A file that was ever pinned loses no
- * bytes, only its name.
  */
 #include "cache/cache-internal.h"
-
-#include "base/file.h"
-#include "base/le.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -34,8 +26,6 @@
 #define PROTECT_S (24u * 3600u)
 /* Half-made cells of dead processes. */
 #define TEMP_AGE_S 3600
-/* Heads looked at in one read: those of 4 GiB. */
-#define HEADS_AT_ONCE 4096u
 /* Ages fall into classes, four to an octave: 32 octaves are 136 years. */
 #define CLASSES 132u
 
@@ -65,177 +55,9 @@ struct pass {
 
 /* ---- one cell ---- */
 
-struct victim {
-    struct cell cell;
-    struct cell_header header;
-    struct cell_shape shape;
-    uint64_t bytes; /* on the disk */
-    int shard_fd;
-    const char *name;
-};
-
-#define VICTIM_NONE                                                                                \
-    {                                                                                              \
-        .cell = {.fd = -1 }                                                                        \
-    }
-
-static void auto_victim_close(const struct victim *v)
-{
-    auto_close_fd(&v->cell.fd);
-}
-
-static uint64_t disk_bytes(int fd)
-{
-    struct stat st;
-
-    return fstat(fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
-}
-
-/* The lock that a pin holds shared. Its own open file, so that it excludes pins of this process
- * too. It goes with the descriptor. */
-static bool is_pinned(int fd)
-{
-    struct flock l = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CELL_PIN_OFFSET, .l_len = 1};
-
-    return fcntl(fd, F_OFD_SETLK, &l) < 0 && (errno == EAGAIN || errno == EACCES);
-}
-
-/* Heads [first, first + count): nothing there, and whoever was at it notices. */
-static int reset_heads(const struct cell *cell, const struct cell_shape *s, uint64_t first,
-                       size_t count)
-{
-    uint8_t data[HEADS_AT_ONCE * CELL_HEAD_SIZE];
-    size_t size = count * CELL_HEAD_SIZE;
-    off_t at = (off_t)(s->heads + first * CELL_HEAD_SIZE);
-    ssize_t n = file_pread(cell->fd, data, size, at);
-
-    if (n != (ssize_t)size)
-        return n < 0 ? (int)n : -EPROTO;
-    for (size_t i = 0; i < count; i++) {
-        le32_put(data + i * CELL_HEAD_SIZE, 0);
-        le32_put(data + i * CELL_HEAD_SIZE + 4, le32_get(data + i * CELL_HEAD_SIZE + 4) + 1);
-    }
-    return file_pwrite(cell->fd, data, size, at);
-}
-
-static int reset_all(const struct cell *cell, const struct cell_shape *s)
-{
-    int r = 0;
-
-    for (uint64_t i = 0; r == 0 && i < s->segments; i += HEADS_AT_ONCE) {
-        uint64_t n = s->segments - i < HEADS_AT_ONCE ? s->segments - i : HEADS_AT_ONCE;
-        r = reset_heads(cell, s, i, (size_t)n);
-    }
-    return r;
-}
-
-static int punch(const struct cell *cell, uint64_t from, uint64_t to)
-{
-    return fallocate(cell->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
-                     (off_t)(to - from)) < 0
-               ? -errno
-               : 0;
-}
-
-static int evict_segment(const struct victim *v, uint64_t segment)
-{
-    const struct cell_shape *s = &v->shape;
-    uint64_t from = segment * CACHE_SEGMENT, to = from + CACHE_SEGMENT;
-    uint64_t first = from / CACHE_BLOCK, end = to / CACHE_BLOCK;
-
-    to = to < s->header ? to : s->header;
-    end = end < s->blocks ? end : s->blocks;
-    int r = reset_heads(&v->cell, s, segment, 1);
-    if (r == 0)
-        r = cell_mark(&v->cell, s, first, end, false);
-    if (r == 0)
-        r = punch(&v->cell, from, to);
-    if (r == 0)
-        r = reset_heads(&v->cell, s, segment, 1);
-    return r < 0 ? r : cell_mark(&v->cell, s, first, end, false);
-}
-
-/* All of it. Others may have it open for long: so its bytes go at once, unless a mount may stand on
- * them. The name goes first, and whoever writes sees that. */
-static int remove_cell(const struct victim *v, uint64_t *ret_freed)
-{
-    if (unlinkat(v->shard_fd, v->name, 0) < 0)
-        return -errno;
-    *ret_freed = v->bytes;
-    if (!(v->header.flags & CELL_PINNED)) {
-        /* What fails here frees the space later, when the last descriptor is closed. */
-        (void)reset_all(&v->cell, &v->shape);
-        (void)cell_mark(&v->cell, &v->shape, 0, v->shape.blocks, false);
-        (void)punch(&v->cell, 0, v->shape.header);
-        (void)reset_all(&v->cell, &v->shape);
-    }
-    return 0;
-}
-
-static int victim_open(struct cache *c, int shard_fd, const char *name, struct victim *ret)
-{
-    struct victim v = {.shard_fd = shard_fd, .name = name, .cell = {.fd = -1}};
-    char hex[DIGEST_HEX_SIZE];
-    struct stat st;
-
-    AUTO(close_fd)
-    int fd = openat(shard_fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return errno == ELOOP ? -EPROTO : -errno;
-    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
-        return -EPROTO;
-    int r = cell_identify(fd, (uint64_t)st.st_size, &v.header, &v.shape);
-    if (r < 0)
-        return r;
-    digest_to_hex(&v.header.id, hex);
-    if (strcmp(hex, name) != 0)
-        return -EPROTO;
-    v.bytes = (uint64_t)st.st_blocks * 512;
-    v.cell.fd = take_fd(&fd);
-    *ret = v;
-    return 0;
-}
-
-int evict_file(struct cache *c, int shard_fd, const char *name, uint64_t *ret_freed)
-{
-    AUTO(victim_close) struct victim v = VICTIM_NONE;
-    int r = victim_open(c, shard_fd, name, &v);
-
-    if (r < 0)
-        return r;
-    return is_pinned(v.cell.fd) ? -EBUSY : remove_cell(&v, ret_freed);
-}
-
-/* ---- looking at the segments of a cell ---- */
-
-typedef int segment_fn(struct pass *p, struct victim *v, uint64_t segment, uint32_t clock);
-
-static int each_segment(struct pass *p, struct victim *v, segment_fn *fn)
-{
-    uint8_t data[HEADS_AT_ONCE * CELL_HEAD_SIZE];
-    int r = 0;
-
-    for (uint64_t first = 0; r == 0 && first < v->shape.segments; first += HEADS_AT_ONCE) {
-        uint64_t left = v->shape.segments - first;
-        size_t count = left < HEADS_AT_ONCE ? (size_t)left : HEADS_AT_ONCE;
-        ssize_t n = file_pread(v->cell.fd, data, count * CELL_HEAD_SIZE,
-                               (off_t)(v->shape.heads + first * CELL_HEAD_SIZE));
-        if (n != (ssize_t)(count * CELL_HEAD_SIZE))
-            return n < 0 ? (int)n : -EPROTO;
-        for (size_t i = 0; r == 0 && i < count; i++) {
-            uint32_t clock = le32_get(data + i * CELL_HEAD_SIZE);
-            if (clock)
-                r = fn(p, v, first + i, clock);
-        }
-    }
-    return r;
-}
-
 /* What a pass learns of a cell before it does anything. */
 struct segments {
     uint64_t count, going; /* in use; that the pass would take */
-    uint32_t newest;
 };
 
 static bool is_protected(const struct pass *p, uint32_t clock)
@@ -243,48 +65,50 @@ static bool is_protected(const struct pass *p, uint32_t clock)
     return clock >= p->protect_from && clock <= p->now;
 }
 
-static int survey(struct pass *p, const struct victim *v, struct segments *s)
-{
-    uint8_t data[HEADS_AT_ONCE * CELL_HEAD_SIZE];
-    uint64_t in_class[CLASSES] = {0};
+struct survey {
+    struct pass *pass;
+    struct segments *segments;
+    uint64_t in_class[CLASSES];
+};
 
-    for (uint64_t first = 0; first < v->shape.segments; first += HEADS_AT_ONCE) {
-        uint64_t left = v->shape.segments - first;
-        size_t count = left < HEADS_AT_ONCE ? (size_t)left : HEADS_AT_ONCE;
-        ssize_t n = file_pread(v->cell.fd, data, count * CELL_HEAD_SIZE,
-                               (off_t)(v->shape.heads + first * CELL_HEAD_SIZE));
-        if (n != (ssize_t)(count * CELL_HEAD_SIZE))
-            return n < 0 ? (int)n : -EPROTO;
-        for (size_t i = 0; i < count; i++) {
-            uint32_t clock = le32_get(data + i * CELL_HEAD_SIZE);
-            if (clock == 0)
-                continue;
-            if (clock > p->now) /* from a clock that was wrong: as old as can be */
-                clock = 1;
-            s->count++;
-            s->newest = clock > s->newest ? clock : s->newest;
-            unsigned class = age_class(clock, p->now);
-            in_class[class]++;
-            s->going += class >= p->class_min && !is_protected(p, clock);
-        }
-    }
-    for (unsigned i = 0; !p->evicting && s->count && i < CLASSES; i++)
-        p->class_bytes[i] += v->bytes / s->count * in_class[i];
+static int survey_segment(void *ctx, struct victim *v, uint64_t segment, uint32_t clock)
+{
+    struct survey *s = ctx;
+    const struct pass *p = s->pass;
+
+    if (clock > p->now) /* from a clock that was wrong: as old as can be */
+        clock = 1;
+    unsigned class = age_class(clock, p->now);
+    s->in_class[class]++;
+    s->segments->count++;
+    s->segments->going += class >= p->class_min && !is_protected(p, clock);
     return 0;
 }
 
-static int take_segment(struct pass *p, struct victim *v, uint64_t segment, uint32_t clock)
+static int survey(struct pass *p, struct victim *v, struct segments *ret)
 {
+    struct survey s = {.pass = p, .segments = ret};
+    int r = victim_each_segment(v, survey_segment, &s);
+
+    for (unsigned i = 0; r == 0 && !p->evicting && ret->count && i < CLASSES; i++)
+        p->class_bytes[i] += v->bytes / ret->count * s.in_class[i];
+    return r;
+}
+
+static int take_segment(void *ctx, struct victim *v, uint64_t segment, uint32_t clock)
+{
+    struct pass *p = ctx;
+
     clock = clock > p->now ? 1 : clock;
     bool guarded = is_protected(p, clock);
 
     if (p->goal == 0 || age_class(clock, p->now) < p->class_min ||
         (guarded && p->protected_goal == 0))
         return 0;
-    int r = evict_segment(v, segment);
+    int r = victim_evict_segment(v, segment);
     if (r < 0)
         return r;
-    uint64_t left = disk_bytes(v->cell.fd);
+    uint64_t left = victim_disk_bytes(v);
     uint64_t freed = left < v->bytes ? v->bytes - left : 0;
     v->bytes = left;
     p->freed += freed;
@@ -309,13 +133,13 @@ static int evict_from(struct pass *p, struct victim *v)
     struct segments s = {.count = 0};
     uint64_t freed = 0;
 
-    if (is_pinned(v->cell.fd))
+    if (victim_is_pinned(v))
         return 0;
     int r = survey(p, v, &s);
     if (r < 0)
         return r;
     if (p->everything || s.count == 0 || (s.going == s.count && v->bytes <= p->goal)) {
-        r = remove_cell(v, &freed);
+        r = victim_remove(v, &freed);
         if (r == 0)
             taken(p, freed);
         return r;
@@ -324,18 +148,28 @@ static int evict_from(struct pass *p, struct victim *v)
         /* Only as a whole: when the last use of it is that old. */
         if (s.going < s.count || p->goal == 0)
             return 0;
-        r = remove_cell(v, &freed);
+        r = victim_remove(v, &freed);
         if (r == 0)
             taken(p, freed);
         return r;
     }
-    r = each_segment(p, v, take_segment);
+    r = victim_each_segment(v, take_segment, p);
     if (r == -EOPNOTSUPP && s.going == s.count) { /* no holes on this file system */
-        r = remove_cell(v, &freed);
+        r = victim_remove(v, &freed);
         if (r == 0)
             taken(p, freed);
     }
     return r == -EOPNOTSUPP ? 0 : r;
+}
+
+int evict_file(int shard_fd, const char *name, uint64_t *ret_freed)
+{
+    AUTO(victim_close) struct victim v = VICTIM_NONE;
+    int r = victim_open(shard_fd, name, &v);
+
+    if (r < 0)
+        return r;
+    return victim_is_pinned(&v) ? -EBUSY : victim_remove(&v, ret_freed);
 }
 
 /* ---- walking ---- */
@@ -344,7 +178,7 @@ static int visit(struct pass *p, int shard_fd, const char *name)
 {
     AUTO(victim_close) struct victim v = VICTIM_NONE;
     struct segments s = {.count = 0};
-    int r = victim_open(p->c, shard_fd, name, &v);
+    int r = victim_open(shard_fd, name, &v);
 
     if (r == -EPROTO) { /* no cell: nobody can use it */
         cache_note_foreign(p->c);

@@ -166,6 +166,42 @@ uint64_t account_used(const struct cache *c); /* with account_lock */
 int account_lock_eviction(struct cache *c);
 void account_unlock_eviction(struct cache *c);
 
+/* ---- what an eviction does to one cell (cache-victim.c) ---- */
+
+/* Heads looked at in one read: those of 4 GiB. */
+#define HEADS_AT_ONCE 4096u
+
+struct victim {
+    struct cell cell;
+    struct cell_header header;
+    struct cell_shape shape;
+    uint64_t bytes; /* on the disk */
+    int shard_fd;
+    const char *name; /* borrowed; below shard_fd */
+};
+
+#define VICTIM_NONE                                                                                \
+    {                                                                                              \
+        .cell = {.fd = -1 }                                                                        \
+    }
+
+static inline void auto_victim_close(const struct victim *v)
+{
+    auto_close_fd(&v->cell.fd);
+}
+
+/* 0; -EPROTO: it is no cell; or an errno. */
+int victim_open(int shard_fd, const char *name, struct victim *ret);
+/* Somebody holds a pin. Keeps new ones away until it is closed. */
+bool victim_is_pinned(const struct victim *v);
+/* What it takes of the disk now. */
+uint64_t victim_disk_bytes(const struct victim *v);
+int victim_evict_segment(const struct victim *v, uint64_t segment);
+int victim_remove(const struct victim *v, uint64_t *ret_freed);
+/* The clock of each segment that is in use. */
+typedef int victim_segment_fn(void *ctx, struct victim *v, uint64_t segment, uint32_t clock);
+int victim_each_segment(struct victim *v, victim_segment_fn *fn, void *ctx);
+
 /* ---- eviction (cache-evict.c) ---- */
 
 void evict_wake(struct cache *c); /* with account_lock */
@@ -175,6 +211,6 @@ int evict_pass(struct cache *c);
 /* Remove everything that is not pinned. */
 int evict_all(struct cache *c, uint64_t *ret_freed);
 /* Remove one file unless it is pinned: -EBUSY. `name` below `shard_fd`. */
-int evict_file(struct cache *c, int shard_fd, const char *name, uint64_t *ret_freed);
+int evict_file(int shard_fd, const char *name, uint64_t *ret_freed);
 
 #endif
