@@ -381,11 +381,10 @@ static int admit(struct attach_jobs *j, const struct guest *g, const struct shar
     bool joined = c == 0;
     AUTO(close_fd) int mount_fd = -1;
     if (c == 0) {
-        mount_fd =
-            open_tree(j->shared->mount_fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        mount_fd = shared_copy(j->shared, j->shared->mount_fd);
         if (mount_fd < 0)
-            c = err_fail(err, -errno, "cannot copy the mount of %s:%u: %s", server->name,
-                         server->version, strerror(errno));
+            c = err_fail(err, mount_fd, "cannot copy the mount of %s:%u: %s", server->name,
+                         server->version, strerror(-mount_fd));
     }
     if (c == 0 && q->kind == SHARED_VISIBLE)
         c = show(j, mount_fd, q->mountpoint, &a.mount_id, err);
@@ -477,7 +476,7 @@ static int retire(struct attach_jobs *j, bool wait)
 static void let_go(struct attach_jobs *j)
 {
     struct shared *s = j->shared;
-    int *const fds[] = {&s->listen_fd, &s->mount_fd};
+    int *const fds[] = {&s->listen_fd, &s->mount_fd, &s->vault_fd};
 
     tell_supervisor(j, SHARED_LET_GO, -1);
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
@@ -647,6 +646,8 @@ static int mount_by_kernel(struct attach_jobs *j, struct err *err)
     int c = r->kernel->devices ? r->kernel->devices(r->kernel->ctx, &devices, err) : 0;
     if (c == 0)
         c = attach_kernel_mount(r, j->shared->mount_fd, &devices, &fd, err);
+    if (c == 0 && j->shared->vault_fd >= 0)
+        c = vault_put(j->shared->vault_fd, fd, VAULT_BY_KERNEL);
     if (c == 0 && fstat(fd, &st) < 0)
         c = -errno;
     if (c < 0) {

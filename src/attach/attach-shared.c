@@ -61,6 +61,14 @@ void shared_refuse(int listen_fd, int code, const char *sentence)
     }
 }
 
+int shared_copy(const struct shared *s, int mount_fd)
+{
+    if (s->vault_fd >= 0)
+        return vault_copy(s->vault_fd, mount_fd);
+    int fd = open_tree(mount_fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
 /* ---- the end
  * ------------------------------------------------------------------------------------------- */
 
@@ -74,7 +82,7 @@ static void withdraw(struct shared *s)
 
 static void close_all(struct shared *s)
 {
-    int *const fds[] = {&s->mount_fd, &s->listen_fd};
+    int *const fds[] = {&s->mount_fd, &s->vault_fd, &s->listen_fd};
 
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
         int fd = take_fd(fds[i]);
@@ -225,10 +233,16 @@ static int make_descriptors(struct keeper *k, int *ret_fuse_fd, struct err *err)
     if (c < 0)
         return c;
     hold_mount(s, mount_fd);
-    AUTO(close_fd)
-    int probe = open_tree(mount_fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    if (probe < 0) /* before Linux 6.15 */
-        return err_fail(err, -EOPNOTSUPP, "this kernel does not copy a mount that stands nowhere");
+    AUTO(close_fd) int probe = shared_copy(s, mount_fd);
+    if (probe == -EINVAL) { /* before Linux 6.15 */
+        c = vault_make(&s->vault_fd);
+        if (c == 0)
+            c = vault_put(s->vault_fd, mount_fd, VAULT_OURS);
+        if (c == 0)
+            c = probe = shared_copy(s, mount_fd);
+    }
+    if (probe < 0)
+        return err_fail(err, -EOPNOTSUPP, "cannot copy a mount: %s", strerror(c < 0 ? -c : -probe));
     (void)sigemptyset(&set); /* valid arguments, both */
     (void)sigaddset(&set, SIGTERM);
     k->term_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -282,6 +296,7 @@ int shared_main(struct attach_server_job *job, const char *key)
                                   .registry = {.dir_fd = -1},
                                   .socket_inode = job->socket_inode,
                                   .mount_fd = -1,
+                                  .vault_fd = -1,
                                   .listen_fd = job->listen_fd,
                                   .watches_fd = -1,
                                   .quit_fd = -1,

@@ -5,8 +5,9 @@
  *   attach-registry.c  who serves what: a socket under a name that all jobs can work out
  *   attach-apart.c     out of the job that happens to start the server
  *   attach-join.c      the side of a job: connect or start, ask, put the mount where it belongs
- *   attach-shared.c    the supervisor: holds the mount, which stands in no namespace, and the
- * socket attach-jobs.c      a thread of its child: who comes, who has gone, when it is over
+ *   attach-shared.c    the supervisor: holds the socket and the mount, which stands nowhere
+ *   attach-vault.c     where older kernels keep that
+ *   attach-jobs.c      a thread of its child: who comes, who has gone, when it is over
  */
 #ifndef ATTACH_ATTACH_SHARED_H
 #define ATTACH_ATTACH_SHARED_H
@@ -52,6 +53,18 @@ int apart_go(struct err *err);
 /* The user, the pid and so on of this process, and of the first one, are in the same namespace. */
 bool apart_same_namespace(const char *kind, uint64_t inode_of_first);
 
+/* ---- attach-vault.c
+ * ------------------------------------------------------------------------------------------- */
+
+/* Places there: for the server's own mount, and the kernel's over it. */
+enum vault_place { VAULT_OURS, VAULT_BY_KERNEL, VAULT_PLACES };
+/* In a process without threads. */
+int vault_make(int *ret_vault_fd);
+/* Put a mount there that stands nowhere. */
+int vault_put(int vault_fd, int mount_fd, enum vault_place place);
+/* The descriptor of a copy of a mount that is there, or an errno. */
+int vault_copy(int vault_fd, int mount_fd);
+
 /* ---- what is said over the socket
  * ------------------------------------------------------------------------------------------- */
 
@@ -89,6 +102,7 @@ struct shared {
     struct registry registry;
     uint64_t socket_inode;
     int mount_fd;   /* the mount; clones of it are what jobs get */
+    int vault_fd;   /* where it is kept; -1: nowhere */
     int listen_fd;  /* jobs come here, and wait while a child is replaced */
     int watches_fd; /* inotify: the tags of jobs */
     int alive_fd;   /* a lock that we and our children hold, if the mount is the kernel's own */
@@ -110,6 +124,8 @@ enum shared_control {
 
 /* The process of a shared server; command.place is the key. */
 int shared_main(struct attach_server_job *job, const char *key);
+/* A copy of a mount of ours, or an errno. */
+int shared_copy(const struct shared *s, int mount_fd);
 /* Send the same to all who wait at the socket; code 0: that the server ends. */
 void shared_refuse(int listen_fd, int code, const char *sentence);
 

@@ -153,6 +153,52 @@ static void test_refuse(void **state)
     registry_close(&g);
 }
 
+/* ---- where older kernels keep a mount */
+
+static void *copy_in_thread(void *arg)
+{
+    int *fds = arg; /* vault, mount, and the copy */
+
+    fds[2] = vault_copy(fds[0], fds[1]);
+    return NULL;
+}
+
+static void test_vault(void **state)
+{
+    struct stat before, after;
+    pthread_t thread;
+    int fds[3];
+
+    if (geteuid() != 0) {
+        print_message("needs root\n");
+        skip();
+    }
+    int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+    assert_true(fs >= 0);
+    assert_int_equal(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), 0);
+    fds[1] = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+    assert_true(fds[1] >= 0);
+    assert_int_equal(mkdirat(fds[1], "inside", 0700), 0);
+    assert_int_equal(stat("/proc/self/ns/mnt", &before), 0);
+    assert_int_equal(vault_make(&fds[0]), 0);
+    assert_int_equal(vault_put(fds[0], fds[1], VAULT_OURS), 0);
+    assert_int_equal(stat("/proc/self/ns/mnt", &after), 0);
+    assert_true(before.st_ino == after.st_ino);
+    assert_int_equal(fstat(fds[0], &after), 0);
+    assert_true(before.st_ino != after.st_ino);
+    /* From a thread, which comes back too. */
+    assert_int_equal(pthread_create(&thread, NULL, copy_in_thread, fds), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(fds[2] >= 0);
+    int copy = vault_copy(fds[0], fds[1]);
+    assert_true(copy >= 0 && copy != fds[2]);
+    assert_int_equal(close(fds[0]) + close(fds[1]), 0);
+    assert_int_equal(faccessat(fds[2], "inside", F_OK, 0), 0);
+    assert_int_equal(faccessat(copy, "inside", F_OK, 0), 0);
+    assert_int_equal(close(fds[2]) + close(copy) + close(fs), 0);
+    assert_int_equal(access(directory, F_OK), 0);
+}
+
 /* ---- records */
 
 static int add_number(void *ctx, const struct attach_record *r)
