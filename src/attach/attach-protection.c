@@ -59,6 +59,14 @@ void attach_protection_remove(pid_t server, uint64_t start)
     attach_figures_remove(server, start);
 }
 
+void attach_protection_forget(pid_t server)
+{
+    uint64_t start;
+
+    if (attach_process_start(server, &start) == 0)
+        attach_protection_remove(server, start);
+}
+
 void attach_protection_read(pid_t server, uint64_t start, char ret_word[static 16],
                             char *ret_sentence, size_t size)
 {

@@ -114,6 +114,8 @@ unsigned attach_request_timeout(void);
  * (its parent, if that lives), for `mounts`; the sentence, if it is not empty, for the caller's
  * note. Before the server is ready, and whenever it changes. */
 int attach_protection_write(pid_t server, const char *word, const char *sentence);
+/* Remove what that left, and figures: where the server process is another user's, and cannot. */
+void attach_protection_forget(pid_t server);
 /* A small file for what that server counts, made if it is missing; it goes with the server's
  * record. And what it says: the number of bytes, -ENOENT if there is none. */
 int attach_figures_open(pid_t server, int *ret_fd);

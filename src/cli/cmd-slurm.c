@@ -146,6 +146,7 @@ static int add_users(const struct args *args, struct job *job, size_t i, struct 
     job->is_users[i] = true;
     job->items.serves[i].mode = MODE_FUSE; /* there is nothing below it to step down to */
     s->user = &job->user;
+    s->args = args;
     s->spec = *spec;
     s->require_lease = args_flag(args, "--require-lease");
     (void)snprintf(s->text, sizeof s->text, "%s", job->text);

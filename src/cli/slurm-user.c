@@ -147,6 +147,7 @@ int job_serve_run(void *ctx, struct supervise_child *child)
     struct cli cli = {.commands = NULL};
     AUTO(serve_release) struct serve serve = {0};
     struct attach_record record = {.version = 0};
+    struct reading reading = s->reading;
     char reference[96];
     int r = job_user_become(s->user);
 
@@ -157,12 +158,16 @@ int job_serve_run(void *ctx, struct supervise_child *child)
     (void)format_reference(&s->spec, reference); /* fits */
     int code = begin(&cli, &s->spec);
     if (code == CLI_DONE)
-        code = serve_prepare(&cli, reference, 0, &s->reading, &serve, &record);
+        code = cache_place_choose(&cli, s->args, &reading.cache);
+    if (code == CLI_DONE)
+        code = serve_prepare(&cli, reference, 0, &reading, &serve, &record);
     if (code != CLI_DONE) {
         supervise_failed(child, -EIO, "the datastore cannot be opened any more; the log has why");
         return code;
     }
     (void)snprintf(serve.text, sizeof serve.text, "%s", s->text);
     serve.require_lease = s->require_lease;
-    return serve_run(&serve, child);
+    code = serve_run(&serve, child);
+    attach_protection_forget(getppid()); /* in the user's runtime directory */
+    return code;
 }

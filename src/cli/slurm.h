@@ -48,6 +48,7 @@ struct job_serve {
     const struct job_user *user;
     struct spec spec;
     struct reading reading;
+    const struct args *args; /* for the user's cache */
     char text[HOLD_TEXT_MAX];
     bool require_lease;
 };

@@ -22,7 +22,7 @@ cp "$GRID" grid
 as() {
     as_id=$1 as_home=$2
     shift 2
-    setpriv --reuid="$as_id" --regid="$as_id" --clear-groups env -i SLURM_CONF="$slurm/slurm.conf" PATH="$PATH" HOME="$as_home" \
+    setpriv --reuid="$as_id" --regid="$as_id" --clear-groups env -i SLURM_CONF="$slurm/slurm.conf" PATH="$PATH" HOME="$as_home" GRID_RUNTIME_DIR="$as_home/run" \
         LC_ALL=C.UTF-8 "$@"
 }
 user() { as 65534 "$top/home" "$@"; }
