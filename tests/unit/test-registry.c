@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -267,10 +268,10 @@ static void test_dead_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity),     cmocka_unit_test(test_offer),
-        cmocka_unit_test(test_lock),         cmocka_unit_test(test_sweep),
-        cmocka_unit_test(test_refuse),       cmocka_unit_test(test_records),
-        cmocka_unit_test(test_dead_records),
+        cmocka_unit_test(test_identity), cmocka_unit_test(test_offer),
+        cmocka_unit_test(test_lock),     cmocka_unit_test(test_sweep),
+        cmocka_unit_test(test_refuse),   cmocka_unit_test(test_vault),
+        cmocka_unit_test(test_records),  cmocka_unit_test(test_dead_records),
     };
     const char *tmp = getenv("TMPDIR");
 
