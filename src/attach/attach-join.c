@@ -64,7 +64,7 @@ int attach_link_open(const struct attach_item *item, int *ret_link, struct err *
     struct registry g __attribute__((cleanup(registry_close))) = {.dir_fd = -1};
     AUTO(close_fd) int lock_fd = -1;
 
-    if (!item->share)
+    if (!item->share || (item->record.user && item->record.user->alone))
         return err_fail(err, -EOPNOTSUPP, "not to be shared");
     int c = registry_open(&item->record, item->share, &g, err);
     if (c < 0)
