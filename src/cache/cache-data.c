@@ -101,15 +101,15 @@ static int read_piece(struct cache_object *o, const struct cell *cell, uint64_t 
     int r = heads_read(cell, s, offset, size, &h);
     if (r < 0)
         return r;
-    /* The marks once more: an eviction may have begun before the heads were read. */
-    hole = cell_find(cell, s, block_of(offset), end, false);
-    if (hole < 0 || (uint64_t)hole < end)
-        return hole < 0 ? (int)hole : -ENODATA;
     ssize_t n = file_pread(cell->fd, data, size, (off_t)offset);
     if (n < 0)
         return (int)n;
     if ((size_t)n < size)
         return -EPROTO;
+    /* An eviction may have begun before the heads were read: it clears marks before it punches. */
+    hole = cell_find(cell, s, block_of(offset), end, false);
+    if (hole < 0 || (uint64_t)hole < end)
+        return hole < 0 ? (int)hole : -ENODATA;
     if (!heads_hold(cell, s, &h))
         return -ENODATA;
     touch(o->cache, cell, s, &h);
