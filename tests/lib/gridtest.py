@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the cases written in Python share: running grid, making trees, comparing them, loop file systems."""
-import fcntl, hashlib, json, os, random, stat, struct, subprocess, sys, time
+import ctypes, fcntl, hashlib, json, os, random, stat, struct, subprocess, sys, time
 
 GRID = os.environ['GRID']
 
@@ -95,9 +95,20 @@ def need_root():
         skip('needs root (mounts a loop device)')
 
 
+def private_mounts():
+    """A mount namespace of our own. A mount that other tests' namespaces have copied outlives our umount, and with it a file
+    system whose power was cut: the next mount would be of that one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x00020000) != 0:
+        skip(f'cannot make a mount namespace: {os.strerror(ctypes.get_errno())}')
+    subprocess.run(['mount', '--make-rprivate', '/'], check=True)
+
+
 class LoopFs:
-    """A file system on a loop device, whose power can be cut."""
+    """A file system on a loop device, whose power can be cut; seen by this process and its children only."""
     def __init__(self, kind, directory, size=400 << 20):
+        if os.readlink('/proc/self/ns/mnt') == os.readlink(f'/proc/{os.getppid()}/ns/mnt'):
+            private_mounts()
         self.image, self.at, self.kind = directory + '.img', directory, kind
         os.makedirs(directory, exist_ok=True)
         with open(self.image, 'wb') as f:
