@@ -271,6 +271,10 @@ static void check_file(struct linked *l, const char *path, uint64_t size, unsign
 /* ---- tests -------------------------------------------------------------------------------------
  */
 
+static void no_sleep(struct env *env, int64_t ms)
+{
+}
+
 static void put_sparse(const struct fixture *f, const char *name, uint64_t size)
 {
     put_size(f, name, 0, 1);
@@ -394,6 +398,69 @@ static void versions_may_take_turns(void **state)
     assert_true(report.findings == 0 && report.unnamed_objects == 0);
 }
 
+/* A call of the store fails, each in turn, and so do all behind it: no version is seen that is not
+ * whole, and the next publish is as if nothing had been. */
+static void faults_of_the_store_leave_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct env impatient = *env_real();
+    unsigned fired = 0;
+
+    impatient.sleep_ms = no_sleep;
+    put_sparse(f, "a", 100);
+    put_sparse(f, "b", 20 << 20);
+    for (uint64_t n = 1; n < 1000; n++) {
+        struct store *memory = NULL, *fault = NULL;
+        struct store_fault_plan plan = {
+            .nth = n / 2 + 1, .code = -EIO, .after = n % 2, .forever = true};
+        struct fixture g = *f;
+        struct fsck_report report;
+        assert_int_equal(store_memory_new(&memory), 0);
+        assert_int_equal(store_fault_new(memory, &plan, &fault), 0); /* closes it, at the end */
+        struct bucket *b = open_bucket(&g);
+        g.store = memory;
+        g.o.ctx = &g;
+        g.catalogue = NULL;
+        int r = catalogue_open(fault, &impatient, CATALOGUE_WRITE, &g.catalogue, &g.err);
+        if (r == 0)
+            r = try_publish_from(&g, &b->base);
+        catalogue_close(g.catalogue);
+        bool hit = store_fault_fired(fault);
+        fired += hit && r < 0;
+        assert_int_equal(catalogue_open(memory, env_real(), CATALOGUE_WRITE, &g.catalogue, &g.err),
+                         0);
+        publish_from(&g, &b->base);
+        assert_int_equal(catalogue_fsck(memory, on_finding, NULL, &report, &g.err), 0);
+        assert_int_equal(report.findings, 0);
+        /* What answered with an error may have landed all the same. */
+        assert_true(report.available == 1u + (r == 0) || (report.available == 2 && hit));
+        source_close(&b->base);
+        catalogue_close(g.catalogue);
+        store_close(fault);
+        if (!hit)
+            break;
+    }
+    assert_true(fired > 8);
+}
+
+static void an_interruption_gives_it_up(void **state)
+{
+    struct fixture *f = *state;
+    struct version_info info;
+
+    put_sparse(f, "a", 100);
+    struct bucket *b = open_bucket(f);
+    f->o.interrupted = &f->stop;
+    f->stop = 1;
+    assert_int_equal(try_publish_from(f, &b->base), -ECANCELED);
+    f->stop = 0;
+    assert_int_equal(catalogue_resolve(f->catalogue, "cats", 1, &info, NULL), -ENOENT);
+    publish_from(f, &b->base);
+    assert_int_equal(f->result.info.version, 2);
+    assert_int_equal(f->notices[PUBLISH_NOTICE_RESUMED], 0);
+    source_close(&b->base);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -401,7 +468,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(every_file_has_its_row),           TEST(large_objects_go_over_several_devices),
         TEST(an_empty_prefix_is_a_version_too), TEST(what_is_no_bucket_is_not_linked),
-        TEST(versions_may_take_turns),
+        TEST(versions_may_take_turns),          TEST(faults_of_the_store_leave_nothing),
+        TEST(an_interruption_gives_it_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
