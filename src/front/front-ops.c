@@ -75,8 +75,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
                             FUSE_CAP_CACHE_SYMLINKS;
 
-    /* AUTO would ask for attributes only after somebody has asked for one. */
-    conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
+    /* AUTO would ask for attributes only after somebody has asked for one; and who reads past the
+     * page cache in the asynchronous way cannot be killed while he waits. */
+    conn->want &=
+        ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ASYNC_DIO);
     conn->want |= wanted & conn->capable;
     conn->max_background = FRONT_BACKGROUND_MAX;
     conn->congestion_threshold = FRONT_BACKGROUND_MAX * 3 / 4;

@@ -4,7 +4,8 @@
 
   fake-s3.py DIR     serves on a free port of 127.0.0.1, prints the port, ends when its stdin closes
 
-Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenario with that name:
+Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenario with that name. POST /_rules puts other
+rules (a JSON list) in place of those there are, and tells how often these fired; objects stay.
 
   "about"     one sentence
   "objects"   {"bucket/key": "text" or a number of pattern bytes}: what is there at first
@@ -17,6 +18,7 @@ Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenar
       "truncate"   send only that many bytes of the body, then hang up; "surplus": that many more
       "stall_ms"   wait before the answer; "trickle": that many bytes, then silence
       "set"        {"bucket/key": "text", bytes or null}: what is there (null: not) from then on; {N} counts
+      "flip"       turn a bit of this byte of the object
       "whole"      ignore Range; "range"/"etag"/"length": lie about it; "xml": [old, new] in the body
   "require"   {"key", "token"}: else 403 (InvalidAccessKeyId)
   "options"   for the client: {"attempt_ms": 500, ...}; "env": {"NAME": "value with {PORT}"}; "files": {name: text}
@@ -95,6 +97,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with open(os.path.join(TOP, body.decode() + '.json')) as f:
                 world = World(json.load(f))
             return 200, {}, self.directions().encode()
+        if self.parts.path == '/_rules':
+            with lock:
+                fired = sum(r['fired'] for r in world.rules)
+                world.rules = [dict(r, fired=0, passed=0) for r in json.loads(body)]
+            return 200, {}, str(fired).encode()
         return 200, {}, self.verdict().encode()
 
     def directions(self):
@@ -228,6 +235,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
         if first > last:
             return error(416, 'InvalidRange')
+        if first <= rule.get('flip', -1) <= last:
+            data = bytearray(data)
+            data[rule['flip']] ^= 1
+            data = bytes(data)
         headers['Content-Range'] = rule.get('range', f'bytes {first}-{last}/{len(data)}')
         return 206, headers, data[first:last + 1]
 
