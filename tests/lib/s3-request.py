@@ -25,7 +25,7 @@ for part in scope.split('/'):
 text = f'AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}'
 signature = hmac.new(key, text.encode(), 'sha256').hexdigest()
 request = urllib.request.Request(endpoint + target, data=body if method in ('PUT', 'POST') else None, method=method, headers={
-    'x-amz-date': now, 'x-amz-content-sha256': digest,
+    'x-amz-date': now, 'x-amz-content-sha256': digest, 'Content-Type': 'application/octet-stream',
     'Authorization': f'AWS4-HMAC-SHA256 Credential={os.environ["AWS_ACCESS_KEY_ID"]}/{scope}, SignedHeaders={signed}, Signature={signature}'})
 try:
     with urllib.request.urlopen(request, timeout=30) as answer:
