@@ -48,8 +48,8 @@ static void ignore_warning(void *ctx, const char *sentence)
 {
 }
 
-/* What the configuration says of the bucket: a profile, an authority. The place is the version's.
- */
+/* What the configuration says of the bucket: a profile, an authority; and another way to it, which
+ * this machine may need. Pins hold wherever the bytes come from. */
 static int read_section(const struct places *places, const char *bucket, struct config *config,
                         struct s3_options *o, struct err *err)
 {
@@ -64,6 +64,14 @@ static int read_section(const struct places *places, const char *bucket, struct 
             continue;
         o->profile = b->profile;
         o->ca_file = b->ca_file;
+        if (b->region)
+            o->region = b->region;
+        if (b->endpoint)
+            o->endpoint = b->endpoint;
+        if (b->addressing)
+            o->addressing = strcmp(b->addressing, "path") == 0      ? S3_ADDRESSING_PATH
+                            : strcmp(b->addressing, "virtual") == 0 ? S3_ADDRESSING_VIRTUAL
+                                                                    : S3_ADDRESSING_AUTO;
     }
     return r;
 }
@@ -86,16 +94,16 @@ static int open_client(const struct link_place *place, const char *key, struct s
         .addressing = addressing[place->addressing],
     };
 
+    int r = places_find(&places, err);
+    if (r == 0)
+        r = read_section(&places, place->bucket, &config, &o, err);
     /* AWS's own must be named: the environment may lead to the store's endpoint. */
-    if (!*place->endpoint) {
+    if (r == 0 && !*o.endpoint) {
         (void)snprintf(standard, sizeof standard, "https://s3.%s.amazonaws.com%s",
                        o.region ? o.region : "us-east-1",
                        o.region && strncmp(o.region, "cn-", 3) == 0 ? ".cn" : "");
         o.endpoint = standard;
     }
-    int r = places_find(&places, err);
-    if (r == 0)
-        r = read_section(&places, place->bucket, &config, &o, err);
     if (r == 0)
         r = credentials_path(&places, &path, err);
     if (r == 0)

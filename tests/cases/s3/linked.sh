@@ -56,6 +56,20 @@ if [ -e /dev/fuse ]; then
 fi
 expect 1 'is always copied' "$GRID" datastore create tree --no-copy
 
+# The version knows where it came from; the configuration may know another way, and who reads.
+printf '[other]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" >aws-keys
+(
+    export AWS_ENDPOINT_URL=http://127.0.0.1:1 XDG_CONFIG_HOME="$PWD/config2"
+    mkdir -p config2/grid
+    "$GRID" datastore cat photos/large | cmp - tree/large || fail "it does not know its endpoint"
+    export AWS_SHARED_CREDENTIALS_FILE="$PWD/aws-keys"
+    unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+    printf '[bucket %s]\nprofile = other\nendpoint = %s/\n' "$S3_TEST_BUCKET" "$S3_TEST_ENDPOINT" >config2/grid/config
+    "$GRID" datastore cat photos/large | cmp - tree/large || fail "the section of the bucket is not asked"
+    printf '[bucket %s]\nendpoint = http://127.0.0.1:1\nprofile = other\n' "$S3_TEST_BUCKET" >config2/grid/config
+    if timeout 5 "$GRID" datastore cat photos/large >bytes 2>/dev/null; then fail "the section's endpoint is not asked"; fi
+)
+
 # Again: another version of the same things; they are compared by what they link to.
 expect 0 'linked' "$GRID" datastore create "$source" --no-copy
 expect 0 '' "$GRID" datastore diff photos:1 photos:2
