@@ -187,7 +187,9 @@ def two_hundred_mounts():
     if len(devices) != 1:
         fail('the mounts do not share one page cache')
     after = anonymous_kib(child)
-    if after - before > 2048 + 4 * n:
+    with open(GRID, 'rb') as f:
+        sanitized = b'__asan_init' in f.read() or b'__tsan_init' in open(GRID, 'rb').read()
+    if after - before > 2048 + 4 * n and not sanitized:  # which keeps what was freed
         fail(f'{n} mounts cost the server {after - before} KiB')
     if grid('datastore', 'mount', 't', f'{base}/0', check=False).returncode == 0:
         fail('mounted twice at one place')
@@ -202,8 +204,7 @@ def two_hundred_mounts():
         fail('a mount in use')
     held.close()
     grid('datastore', 'unmount', f'{base}/2')
-    if leases():
-        fail('a version is held that nobody has mounted')
+    until('nobody holds what nobody has mounted', lambda: not leases())
     nothing_left('200 mounts')
 
 
