@@ -349,7 +349,7 @@ int cmd_create(struct cli *cli, const struct args *args)
                                    .pins = args_flag(args, "--no-copy")};
     int r = source_choose(cli, &choice, &source, &err);
     if (r < 0)
-        return say_err(&err, r);
+        return say_source_failed(&err, r);
     code = choose_name(args, source->location, name);
     if (code != CLI_DONE)
         return code;

@@ -23,6 +23,9 @@ struct source_choice {
 int source_choose(struct cli *cli, const struct source_choice *c, struct source **ret,
                   struct err *err);
 
+/* What its failure was; gives an exit code. */
+int say_source_failed(const struct err *err, int code);
+
 /* create-bucket.c */
 int source_open_bucket(struct cli *cli, const struct source_choice *c, struct source **ret,
                        struct err *err);

@@ -78,7 +78,7 @@ static int resume_one(struct cli *cli, const struct publish_pending *p, bool jso
 
     if (r < 0) {
         err_prefix(&err, r, "cannot continue %s:%u", p->name, p->version);
-        return say_err(&err, r);
+        return say_source_failed(&err, r);
     }
     choose_store_of(cli, p);
     int code = open_catalogue(cli, true, &o);

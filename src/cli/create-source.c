@@ -37,3 +37,9 @@ int source_choose(struct cli *cli, const struct source_choice *c, struct source 
     }
     return source_directory_open(c->location, ret, err);
 }
+
+int say_source_failed(const struct err *err, int code)
+{
+    (void)say_err(err, code); /* it says "interrupted" too */
+    return interrupt_signal ? 128 + interrupt_signal : CLI_FAILED;
+}

@@ -97,6 +97,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with open(os.path.join(TOP, body.decode() + '.json')) as f:
                 world = World(json.load(f))
             return 200, {}, self.directions().encode()
+        if self.parts.path == '/_requests':
+            return 200, {}, '\n'.join(world.requests).encode()
         if self.parts.path == '/_rules':
             with lock:
                 fired = sum(r['fired'] for r in world.rules)

@@ -3,7 +3,7 @@
 # timeout: 200
 """Creating from a bucket whose server does wrong: one run for each tests/fake-s3-source/SYMPTOM.json (tests/lib/fake-s3.py says
 what stands in them). Never a wrong version, nothing visible after a failure, and a sentence that names what it is about."""
-import glob, json, os, subprocess, sys, time, urllib.request
+import glob, json, os, signal, subprocess, sys, time, urllib.request
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests/lib'))
 from gridtest import fail, grid, versions
@@ -59,11 +59,24 @@ def check(name):
         fail(f'{name}: {count} files')
 
 
-names = sorted(os.path.basename(f)[:-5] for f in glob.glob(SCENARIOS + '/*.json'))
+names = sorted(os.path.basename(f)[:-5] for f in glob.glob(SCENARIOS + '/*.json') if not f.endswith('/stalls.json'))
 for each in names:
     start = time.monotonic()
     check(each)
     print(f'{each}: {time.monotonic() - start:.1f} s', flush=True)
+
+# A signal while it lists: nothing was made, and the exit code says which signal it was.
+tell('/_scenario', 'stalls')
+env = {'AWS_ENDPOINT_URL': url, 'AWS_REGION': 'us-east-1', 'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret',
+       'GRID_STORE': f'file://{os.getcwd()}/store-stalls'}
+p = subprocess.Popen([os.environ['GRID'], 'datastore', 'create', 's3://b/p/', '--name', 'x'], env=dict(os.environ, **env),
+                     stderr=subprocess.PIPE, text=True)
+while 'GET' not in tell('/_requests'):
+    time.sleep(0.01)
+p.send_signal(signal.SIGTERM)
+said = p.communicate()[1]
+if p.returncode != 128 + signal.SIGTERM or said != 'grid: interrupted\n' or os.path.exists('store-stalls'):
+    fail(f'interrupted: {p.returncode} {said}')
 fake.stdin.close()
 fake.wait()
 print(f'{len(names)} scenarios')

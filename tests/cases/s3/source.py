@@ -3,7 +3,7 @@
 # timeout: 300
 """Creating from a bucket on a real server: many small objects and a large one, every odd key of docs/sources.md, again unchanged
 (nothing is read), one changed, killed and resumed, at another endpoint and as another user, and what is refused."""
-import concurrent.futures, json, os, re, signal, subprocess, sys, time
+import atexit, concurrent.futures, json, os, re, signal, subprocess, sys, time
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests/lib'))
 from gridtest import fail, grid, skip, versions
@@ -16,6 +16,7 @@ except ImportError:
 TOP = os.environ['TOP']
 ours = 'S3_TEST_ENDPOINT' not in os.environ
 if ours:
+    atexit.register(subprocess.run, [f'{TOP}/tests/lib/ceph.sh', 'stop', 'ceph'])
     p = subprocess.run([f'{TOP}/tests/lib/ceph.sh', 'start', 'ceph'], stdout=subprocess.PIPE, text=True)
     if p.returncode == 77:
         skip('skipped: no Ceph here (ceph-mon ceph-osd ceph-mgr radosgw), and S3_TEST_ENDPOINT is not set')
@@ -167,10 +168,10 @@ if p.stdout != 'big:1\n':
 grid('datastore', 'verify', 'big')
 
 # The same from the configuration.
-os.makedirs('config/grid')
-with open('config/grid/config', 'w') as f:
+os.makedirs('other/grid')
+with open('other/grid/config', 'w') as f:
     f.write(f'[bucket {bucket}]\nendpoint = {endpoint}\nregion = {os.environ["AWS_REGION"]}\nprofile = reader\naddressing = path\n')
-configured = dict(bare, XDG_CONFIG_HOME=f'{os.getcwd()}/config')
+configured = dict(bare, XDG_CONFIG_HOME=f'{os.getcwd()}/other')
 grid('datastore', 'create', f'{url}/odd/plain', '--name', 'configured', env=configured)
 
 # Into the same bucket; but never into what is read.
@@ -199,5 +200,4 @@ if ours:
     grid('datastore', 'create', 's3://public/data/', '--name', 'public', '--source-endpoint', endpoint,
          env=dict(bare, AWS_SHARED_CREDENTIALS_FILE='/nowhere'))
     expect_tree('public', 'public', {'a': b'for all'})
-    subprocess.run([f'{TOP}/tests/lib/ceph.sh', 'stop', 'ceph'], check=True)
 print('done')
