@@ -111,6 +111,9 @@ int member_stream_end(struct member_stream *s, struct bytes in)
         if (r < 0 || n > 0)
             return -EBADMSG;
     }
+    /* Whole bytes that the decoder took, but are none of the stream's. */
+    if (s->m->method != 0 && s->state->read_in_length >= 8)
+        return -EBADMSG;
     return s->finished && in.size == 0 && s->taken == s->m->packed && s->made == s->m->size &&
                    s->crc == s->m->crc
                ? 0

@@ -442,6 +442,79 @@ static void on_done(void *ctx, int result, struct http_response *response)
     pthread_cond_signal(&c->cond);
 }
 
+/* A sink that takes one piece at a time, when it is told to. */
+struct slow {
+    struct http_flow flow;
+    atomic_uint allowed, taken, held;
+    atomic_size_t size;
+    atomic_bool refuses;
+    atomic_int result; /* 1: not done yet */
+};
+
+static int on_slow_piece(void *ctx, const void *data, size_t size)
+{
+    struct slow *s = ctx;
+
+    if (s->refuses)
+        return -ENOSPC;
+    if (s->taken == s->allowed) {
+        s->held++;
+        return HTTP_HOLD;
+    }
+    s->taken++;
+    s->size += size;
+    return 0;
+}
+
+static void on_slow_done(void *ctx, int result, struct http_response *response)
+{
+    ((struct slow *)ctx)->result = result;
+}
+
+static void wait_while_held(struct slow *s, unsigned before)
+{
+    while (s->held == before && s->result == 1)
+        (void)usleep(1000);
+}
+
+static void test_held(void **state)
+{
+    struct http_response r;
+    struct slow s = {.result = 1};
+    char url[128];
+    struct http_request q = {.method = "GET",
+                             .url = url,
+                             .sink = on_slow_piece,
+                             .ctx = &s,
+                             .flow = &s.flow,
+                             .body_max = BIG_SIZE,
+                             .deadline_ms = HTTP_NO_DEADLINE};
+
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/big", server.port);
+    assert_int_equal(http_submit(http, &q, &r, on_slow_done, &s), 0);
+    for (unsigned i = 0; s.result == 1; i++) {
+        wait_while_held(&s, i);
+        assert_int_equal(s.taken, s.allowed); /* nothing came past it */
+        s.allowed++;
+        http_flow_open(http, &s.flow);
+    }
+    assert_int_equal(s.result, 0);
+    assert_int_equal(s.size, BIG_SIZE);
+    assert_true(s.held >= 2); /* it was held, time and again */
+    http_response_release(&r);
+
+    /* What fails when it comes again, fails the request. */
+    s = (struct slow){.result = 1};
+    assert_int_equal(http_submit(http, &q, &r, on_slow_done, &s), 0);
+    wait_while_held(&s, 0);
+    s.refuses = true;
+    http_flow_open(http, &s.flow);
+    while (s.result == 1)
+        (void)usleep(1000);
+    assert_int_equal(s.result, -ENOSPC);
+    http_response_release(&r);
+}
+
 static void test_crowd(void **state)
 {
     static struct http_response responses[500];
@@ -606,21 +679,14 @@ static void test_tls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_interim_answer),
-        cmocka_unit_test(test_bad_answers),
-        cmocka_unit_test(test_redirect_is_not_followed),
-        cmocka_unit_test(test_requests),
-        cmocka_unit_test(test_injection),
-        cmocka_unit_test(test_other_schemes),
-        cmocka_unit_test(test_unreachable),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_sink),
-        cmocka_unit_test(test_crowd),
-        cmocka_unit_test(test_fresh),
-        cmocka_unit_test(test_body_is_sent_once),
-        cmocka_unit_test(test_free_cancels),
-        cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_plain),         cmocka_unit_test(test_interim_answer),
+        cmocka_unit_test(test_bad_answers),   cmocka_unit_test(test_redirect_is_not_followed),
+        cmocka_unit_test(test_requests),      cmocka_unit_test(test_injection),
+        cmocka_unit_test(test_other_schemes), cmocka_unit_test(test_unreachable),
+        cmocka_unit_test(test_deadline),      cmocka_unit_test(test_sink),
+        cmocka_unit_test(test_held),          cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_fresh),         cmocka_unit_test(test_body_is_sent_once),
+        cmocka_unit_test(test_free_cancels),  cmocka_unit_test(test_tls),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
