@@ -298,6 +298,8 @@ static void a_large_directory_has_several_blocks(void **state)
 /* ---- the files around it ------------------------------------------------------------------------
  */
 
+#define TERMS "endpoint=https://s3.example.org\nprofile=lab\n"
+
 static void begin_upload(const char *dir, const char *name, int64_t started)
 {
     struct log_identity id = identity(name);
@@ -306,6 +308,8 @@ static void begin_upload(const char *dir, const char *name, int64_t started)
     struct log_writer *w = NULL;
     struct err err = ERR_INIT;
 
+    if (name[0] == 'c') /* of a bucket, say */
+        (void)snprintf(id.source_terms, sizeof id.source_terms, "%s", TERMS);
     assert_int_equal(state_open(dir, &id, &s, &err), 0);
     assert_int_equal(state_write(s, &w), 0);
     log_writer_session(w, &session);
@@ -326,6 +330,7 @@ static int collect(void *ctx, const struct publish_pending *p)
 
     assert_int_equal(p->version, 4);
     assert_string_equal(p->source, "/data/source");
+    assert_string_equal(p->source_terms, p->name[0] == 'c' ? TERMS : "");
     assert_string_equal(p->store, "file:///store");
     seen->running += p->running;
     memcpy(seen->names[seen->count++], p->name, 64);
