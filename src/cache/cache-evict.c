@@ -138,6 +138,8 @@ static int evict_from(struct pass *p, struct victim *v)
     int r = survey(p, v, &s);
     if (r < 0)
         return r;
+    if (s.count == 0 && v->is_fresh && !p->everything)
+        return 0;
     if (p->everything || s.count == 0 || (s.going == s.count && v->bytes <= p->goal)) {
         r = victim_remove(v, &freed);
         if (r == 0)

@@ -176,6 +176,7 @@ struct victim {
     struct cell_header header;
     struct cell_shape shape;
     uint64_t bytes; /* on the disk */
+    bool is_fresh;  /* written to just now: one that looks empty may be filling */
     int shard_fd;
     const char *name; /* borrowed; below shard_fd */
 };

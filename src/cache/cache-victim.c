@@ -13,6 +13,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+
+/* Longer than a write takes on a disk that is any good. */
+#define FRESH_S 60
 
 uint64_t victim_disk_bytes(const struct victim *v)
 {
@@ -122,6 +126,7 @@ int victim_open(int shard_fd, const char *name, struct victim *ret)
     if (strcmp(hex, name) != 0)
         return -EPROTO;
     v.bytes = (uint64_t)st.st_blocks * 512;
+    v.is_fresh = st.st_mtime + FRESH_S > time(NULL);
     v.cell.fd = take_fd(&fd);
     *ret = v;
     return 0;
