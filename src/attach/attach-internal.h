@@ -61,10 +61,12 @@ int attach_fuse_find(const char *mountpoint, dev_t *ret_device);
  * is closed and nothing has a file of it open. */
 int attach_flat_mount(const struct attach_record *r, int *ret_mount_fd, int *ret_fuse_fd,
                       struct err *err);
-/* EROFS over the file in it (served by now) and `devices`; it stands nowhere yet. -EOPNOTSUPP: the
- * kernel does not do it. */
+/* EROFS over the file in it (served by now) and `devices`; it stands nowhere yet. With `copy`,
+ * where there are devices, perhaps over a copy of the index: then the FUSE mount is not kept by it.
+ * -EOPNOTSUPP: the kernel does not do it. */
 int attach_kernel_mount(const struct attach_record *r, int flat_fd,
-                        const struct attach_devices *devices, int *ret_mount_fd, struct err *err);
+                        const struct attach_devices *devices, bool copy, int *ret_mount_fd,
+                        struct err *err);
 /* The two steps behind a server that is ready: mount what r->kernel says, and show it at `place`.
  */
 int attach_kernel_show(const struct attach_record *r, int flat_fd, const char *place,

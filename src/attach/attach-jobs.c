@@ -476,7 +476,7 @@ static int retire(struct attach_jobs *j, bool wait)
 static void let_go(struct attach_jobs *j)
 {
     struct shared *s = j->shared;
-    int *const fds[] = {&s->listen_fd, &s->mount_fd, &s->vault_fd};
+    int *const fds[] = {&s->listen_fd, &s->mount_fd, &s->flat_fd, &s->vault_fd};
 
     tell_supervisor(j, SHARED_LET_GO, -1);
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
@@ -645,7 +645,7 @@ static int mount_by_kernel(struct attach_jobs *j, struct err *err)
 
     int c = r->kernel->devices ? r->kernel->devices(r->kernel->ctx, &devices, err) : 0;
     if (c == 0)
-        c = attach_kernel_mount(r, j->shared->mount_fd, &devices, &fd, err);
+        c = attach_kernel_mount(r, j->shared->mount_fd, &devices, true, &fd, err);
     if (c == 0 && j->shared->vault_fd >= 0)
         c = vault_put(j->shared->vault_fd, fd, VAULT_BY_KERNEL);
     if (c == 0 && fstat(fd, &st) < 0)
@@ -656,7 +656,10 @@ static int mount_by_kernel(struct attach_jobs *j, struct err *err)
         return c;
     }
     tell_supervisor(j, SHARED_MOUNT, fd);
-    (void)close(j->shared->mount_fd); /* the other one has it open */
+    if (r->kernel->devices)
+        j->shared->flat_fd = j->shared->mount_fd;
+    else
+        (void)close(j->shared->mount_fd); /* the other one has it open */
     j->shared->mount_fd = fd;
     j->shared->device = st.st_dev;
     j->shared->by_kernel = true;

@@ -304,6 +304,8 @@ static bool is_dead_mount(const struct attach_record *r)
 {
     struct stat st;
 
+    if (strcmp(r->mode, "local") == 0)
+        return false; /* the kernel needs nobody */
     if (strcmp(r->mode, "fuse") != 0)
         return !attach_alive_is_held(r->server, r->server_start);
     return stat(r->mountpoint, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);

@@ -82,7 +82,7 @@ static void withdraw(struct shared *s)
 
 static void close_all(struct shared *s)
 {
-    int *const fds[] = {&s->mount_fd, &s->vault_fd, &s->listen_fd};
+    int *const fds[] = {&s->mount_fd, &s->flat_fd, &s->vault_fd, &s->listen_fd};
 
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
         int fd = take_fd(fds[i]);
@@ -118,7 +118,9 @@ static void hold_mount(struct shared *s, int fd)
 
     if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) == 0)
         s->device = makedev(st.stx_dev_major, st.stx_dev_minor);
-    if (s->mount_fd >= 0)
+    if (s->mount_fd >= 0 && s->job->record.kernel->devices)
+        s->flat_fd = s->mount_fd;
+    else if (s->mount_fd >= 0)
         (void)close(s->mount_fd); /* a mount that nobody uses */
     s->mount_fd = fd;
 }
@@ -296,6 +298,7 @@ int shared_main(struct attach_server_job *job, const char *key)
                                   .registry = {.dir_fd = -1},
                                   .socket_inode = job->socket_inode,
                                   .mount_fd = -1,
+                                  .flat_fd = -1,
                                   .vault_fd = -1,
                                   .listen_fd = job->listen_fd,
                                   .watches_fd = -1,

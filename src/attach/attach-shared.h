@@ -102,6 +102,7 @@ struct shared {
     struct registry registry;
     uint64_t socket_inode;
     int mount_fd;   /* the mount; clones of it are what jobs get */
+    int flat_fd;    /* what we serve, where a mount of the kernel's with devices may not keep it */
     int vault_fd;   /* where it is kept; -1: nowhere */
     int listen_fd;  /* jobs come here, and wait while a child is replaced */
     int watches_fd; /* inotify: the tags of jobs */

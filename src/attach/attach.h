@@ -55,7 +55,9 @@ static inline void auto_attach_devices_release(struct attach_devices *d)
 /* A mount that the kernel reads itself (EROFS), from the one file in the root of what the server
  * serves, called attach_source_name(). Only as root. A kernel that does not do it: -EOPNOTSUPP. */
 struct attach_kernel {
-    uint64_t ahead; /* bytes of the file to ask for at once: its index, if that is small */
+    uint64_t ahead;      /* bytes of the file to ask for at once: its index, if that is small */
+    uint64_t index_size; /* bytes of the file that are the index */
+    const char *copies;  /* a directory of ours, for a copy of it, with devices; NULL: none */
     /* Called when the server is ready, in the process that mounts. NULL: all data is in the file.
      */
     int (*devices)(void *ctx, struct attach_devices *ret, struct err *err);

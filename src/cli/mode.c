@@ -190,7 +190,10 @@ int mode_choose(struct cli *cli, struct opened *o, struct serve *s, struct attac
     char why[200] = "";
     uint64_t index_size = view_manifest(o->view)->index_size;
 
-    s->kernel = (struct attach_kernel){.ahead = index_size <= AHEAD_MAX ? index_size : 0, .ctx = s};
+    s->kernel = (struct attach_kernel){.ahead = index_size <= AHEAD_MAX ? index_size : 0,
+                                       .index_size = index_size,
+                                       .copies = cli->places.cache,
+                                       .ctx = s};
     set_mode(s, record, MODE_FUSE);
     if (wanted == MODE_FUSE)
         return CLI_DONE;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Modes native and local: who gets them and who is refused, what damage does, two versions in turn at one path.
 The system's configuration is only believed in /etc: so this runs in a mount namespace with an /etc/grid of its own."""
-import ctypes, errno, hashlib, json, mmap, os, random, shutil, subprocess, sys, time
+import ctypes, errno, hashlib, json, mmap, os, random, shutil, signal, subprocess, sys, time
 
 sys.path.insert(0, os.path.join(os.environ['TOP'], 'tests/lib'))
 from gridtest import fail, grid, make_tree, same, skip, snapshot
@@ -275,6 +275,38 @@ def two_versions():
         unmount()
 
 
+def children(pid):
+    with open(f'/proc/{pid}/task/{pid}/children') as f:
+        return [int(n) for n in f.read().split()]
+
+
+def without_servers(mode):
+    """Supervisor and server killed at once: native gives errors, local goes on; neither hangs, and both can be unmounted."""
+    mount('t', '--mode', mode)
+    server = mounts()[0]['server']
+    shared = os.path.isdir('runtime/servers') and any(f.endswith('.sock') for f in os.listdir('runtime/servers'))
+    if mode == 'local' and os.environ['APART'] == '0' and not shared:
+        fail('the server is not shared')
+    both = [server, *children(server)]
+    expect('processes', len(both), 2)
+    for pid in both:
+        os.kill(pid, signal.SIGKILL)
+    for pid in both:
+        no_processes_of(pid)
+    write('/proc/sys/vm/drop_caches', '3')
+    p = subprocess.run(['diff', '-r', '--no-dereference', 'tree', 'mnt'], capture_output=True, text=True, errors='replace',
+                       timeout=60, env=dict(os.environ, LC_ALL='C'))
+    if mode == 'native' and (p.returncode != 2 or 'Input/output error' not in p.stderr):
+        fail(f'native without servers: {p.returncode} {p.stderr[:500]}')
+    if mode == 'local' and shared and p.returncode:
+        fail(f'local without servers: {p.returncode} {p.stderr[:500]}')
+    expect('the list', [r for r in mounts() if is_alive(r['server'])], [])
+    if mode == 'local':
+        expect('local, listed', kernel_sees('mnt') is not None, True)
+    grid('datastore', 'unmount', 'mnt', check=mode == 'local')
+    expect('afterwards', kernel_sees('mnt'), None)
+
+
 def runs():
     """In a namespace of its own, two at once; nothing is seen outside."""
     code = 'import os; print(open("/proc/self/mounts").read().count(" erofs ")); print(len(os.listdir("/datastores/t")))'
@@ -294,19 +326,27 @@ def refused_in_a_run():
 def main():
     if os.geteuid():
         skip('needs root (mounts EROFS)')
-    if os.environ.get('APART') != '1':
+    if 'APART' not in os.environ:
+        # In the machine's own namespaces, where root's servers are shared.
+        os.environ['APART'] = '0'
+        make_tree('tree', 3)
+        os.mkdir('mnt')
+        grid('datastore', 'create', 'tree', '--name', 't')
+        p = mount('t', '--mode', 'native', check=False)
+        if p.returncode:
+            skip(f'this machine cannot: {p.stderr}')
+        unmount()
+        without_servers('native')
+        without_servers('local')
+        if any('kernel-' in f for f in os.listdir(os.environ['GRID_CACHE'])):
+            fail('a copy of an index is left')
         os.environ['APART'] = '1'
         os.execvp('unshare', ['unshare', '-m', '--propagation', 'private', sys.executable, os.path.abspath(__file__)])
     if subprocess.run('mkdir -p /etc/grid /var/lib/grid && mount -t tmpfs none /etc/grid && mount -t tmpfs none /var/lib/grid',
                       shell=True).returncode:
         skip('nothing can be mounted here')
-    make_tree('tree', 3)
-    os.mkdir('mnt')
-    grid('datastore', 'create', 'tree', '--name', 't')
-    p = mount('t', '--mode', 'native', check=False)
-    if p.returncode:
-        skip(f'this machine cannot: {p.stderr}')
-    unmount()
+    without_servers('native')
+    without_servers('local')
     trust()
     remembered()
     ordinary_user()
