@@ -188,6 +188,7 @@ struct supervise_child;
 struct serve_pack {
     char key[OBJECT_KEY_MAX];
     uint64_t length;
+    struct digest digest; /* by which the cache has it */
 };
 
 /* How a version is mounted (mode.h). */

@@ -19,6 +19,8 @@
 #define AHEAD_MAX (UINT64_C(16) << 20)
 /* Descriptors beside those of packs. */
 #define OTHER_DESCRIPTORS 64u
+/* Of a pack: for the kernel, and for its pin in the cache. */
+#define PER_PACK 2u
 
 static const char *const names[] = {
     [MODE_AUTO] = "auto", [MODE_FUSE] = "fuse", [MODE_NATIVE] = "native", [MODE_LOCAL] = "local"};
@@ -77,7 +79,7 @@ static int find_packs(struct opened *o, struct serve *s, char *why, size_t size)
         (void)snprintf(why, size, "its data lies in the bucket it was linked from");
         return -EOPNOTSUPP;
     }
-    rlim_t needed = (rlim_t)m->pack_count + OTHER_DESCRIPTORS;
+    rlim_t needed = PER_PACK * (rlim_t)m->pack_count + OTHER_DESCRIPTORS;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max < needed) {
         (void)snprintf(why, size, "%" PRIu32 " packs are more than this process may open",
                        m->pack_count);
@@ -90,12 +92,25 @@ static int find_packs(struct opened *o, struct serve *s, char *why, size_t size)
     for (uint32_t i = 0; i < m->pack_count; i++) {
         object_ref_key('p', &m->packs[i], s->packs[i].key);
         s->packs[i].length = m->packs[i].length;
+        s->packs[i].digest = m->packs[i].digest;
     }
     return 0;
 }
 
-static int open_pack(struct store *store, const struct serve_pack *p, int *ret_fd, char *why,
-                     size_t size)
+/* In the cache, whole. `ret_fd` NULL: is it? Else pinned, while this process lives. */
+static int open_cached(struct cache *cache, const struct serve_pack *p, int *ret_fd)
+{
+    AUTO(cache_object_close) struct cache_object *o = NULL;
+
+    if (!cache || cache_object_open(cache, &p->digest, p->length, &o) < 0)
+        return -EOPNOTSUPP;
+    if (!ret_fd)
+        return cache_object_is_complete(o) ? 0 : -EOPNOTSUPP;
+    return cache_object_pin(o, ret_fd) < 0 ? -EOPNOTSUPP : 0;
+}
+
+static int open_stored(struct store *store, const struct serve_pack *p, int *ret_fd, char *why,
+                       size_t size)
 {
     AUTO(close_fd) int fd = -1;
     struct stat st;
@@ -115,6 +130,15 @@ static int open_pack(struct store *store, const struct serve_pack *p, int *ret_f
     return r;
 }
 
+/* Where it lies, or in the cache. */
+static int open_pack(struct store *store, struct cache *cache, const struct serve_pack *p,
+                     int *ret_fd, char *why, size_t size)
+{
+    int r = open_stored(store, p, ret_fd, why, size);
+
+    return r == -EOPNOTSUPP ? open_cached(cache, p, ret_fd) : r;
+}
+
 /* Are they all here, and as long as they were? */
 static int try_packs(struct opened *o, const struct serve *s, char *why, size_t size)
 {
@@ -122,7 +146,9 @@ static int try_packs(struct opened *o, const struct serve *s, char *why, size_t 
 
     for (size_t i = 0; r == 0 && i < s->pack_count; i++) {
         AUTO(close_fd) int fd = -1;
-        r = open_pack(o->store, &s->packs[i], &fd, why, size);
+        r = open_stored(o->store, &s->packs[i], &fd, why, size);
+        if (r == -EOPNOTSUPP)
+            r = open_cached(o->cache, &s->packs[i], NULL);
     }
     return r;
 }
@@ -132,14 +158,17 @@ static int open_packs(void *ctx, struct attach_devices *ret, struct err *err)
 {
     const struct serve *s = ctx;
     AUTO(store_close) struct store *store = NULL;
+    AUTO(cache_close) struct cache *cache = NULL;
     struct rlimit limit;
-    char why[160] = "";
+    char why[200] = "";
     int r = store_open_with(s->store, STORE_READ, &s->options, &store, err);
 
     if (r < 0)
         return r;
+    if (cache_place_is_wanted(&s->reading.cache, store))
+        (void)cache_place_open(&s->reading.cache, &cache, NULL); /* then it has none of them */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-        limit.rlim_cur < s->pack_count + OTHER_DESCRIPTORS) {
+        limit.rlim_cur < PER_PACK * s->pack_count + OTHER_DESCRIPTORS) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit); /* if it fails, opening does */
     }
@@ -147,7 +176,7 @@ static int open_packs(void *ctx, struct attach_devices *ret, struct err *err)
     if (!ret->fds)
         return err_fail(err, -ENOMEM, "out of memory");
     while (r == 0 && ret->count < s->pack_count) {
-        r = open_pack(store, &s->packs[ret->count], &ret->fds[ret->count], why, sizeof why);
+        r = open_pack(store, cache, &s->packs[ret->count], &ret->fds[ret->count], why, sizeof why);
         ret->count += r == 0;
     }
     return r < 0 ? err_fail(err, -EOPNOTSUPP, "%s", why) : 0;
