@@ -4,7 +4,7 @@
 
   fake-s3.py DIR     serves on a free port of 127.0.0.1, prints the port, ends when its stdin closes
 
-Scenarios are JSON files DIR/<operation>/<symptom>.json, chosen by POST /_scenario with that name. POST /_rules puts other
+Scenarios are JSON files DIR/<operation>/<symptom>.json (or DIR/<symptom>.json), chosen by POST /_scenario with that name. POST /_rules puts other
 rules (a JSON list) in place of those there are, and tells how often these fired; objects stay.
 
   "about"     one sentence
