@@ -16,6 +16,7 @@
 #include "attach/attach-internal.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +33,8 @@
 #define AGAIN_MAX 20
 /* After the command has ended its servers follow, unless it left processes behind. */
 #define SERVERS_GONE_MS 500
+/* A program that Ctrl-Z stops has stopped by then. */
+#define STOPS_WITHIN_MS 100
 
 enum way { WAY_SHARED, WAY_ROOT, WAY_USER, WAY_FUSERMOUNT, WAY_VISIBLE };
 
@@ -177,6 +180,17 @@ static int arrange(struct run *run, enum way way, int *ret_stage, struct err *er
     return c;
 }
 
+/* In a user namespace of our own we have all rights, which a program that is executed has not: so
+ * its equals inside, who may not look at more than they are, can find and end us. */
+static void become_ordinary(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    (void)syscall(SYS_capset, &header, none); /* giving up is never refused */
+    (void)prctl(PR_SET_DUMPABLE, 1);
+}
+
 /* A session's first process, where nobody sits at a terminal: there until it is told to end. */
 static _Noreturn void stay(int status_fd)
 {
@@ -188,6 +202,8 @@ static _Noreturn void stay(int status_fd)
     (void)signal(SIGTERM, SIG_DFL);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)prctl(PR_SET_NAME, "grid-hold"); /* a name for people */
+    if (geteuid() != 0)
+        become_ordinary();
     if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
         chdir("/") < 0)
         _exit(1);
@@ -238,15 +254,12 @@ static void watched_signals(sigset_t *ret)
         (void)sigaddset(ret, passed_on[i]);
 }
 
-/* What the terminal sends it sends to the whole foreground group, the command among it. */
-static void pass_on(pid_t child, const struct signalfd_siginfo *info)
+/* Has it stopped since this was asked last? */
+static bool has_stopped(pid_t child)
 {
-    int number = (int)info->ssi_signo;
+    siginfo_t info = {.si_pid = 0};
 
-    if (info->ssi_code != SI_KERNEL)
-        (void)kill(child, number); /* it may just have ended */
-    if (number == SIGTSTP)
-        (void)raise(SIGSTOP); /* as the shell expects of a job */
+    return waitid(P_PID, (id_t)child, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == child;
 }
 
 /* Where a shell has job control, it waits for us to stop with the command, and continues both;
@@ -257,6 +270,23 @@ static void stop_too(void)
 
     if (tty_fd >= 0)
         (void)raise(SIGSTOP); /* a valid number */
+}
+
+/* What the terminal sends it sends to the whole foreground group, the command among it. Ctrl-Z: we
+ * stop behind the command, so that it is not found stopped once more when both go on; one that does
+ * not stop (a shell within vfork) keeps nobody waiting. */
+static void pass_on(pid_t child, const struct signalfd_siginfo *info)
+{
+    int number = (int)info->ssi_signo;
+
+    if (info->ssi_code != SI_KERNEL) {
+        (void)kill(child, number); /* it may just have ended */
+        return;
+    }
+    for (int i = 0; number == SIGTSTP && i < STOPS_WITHIN_MS && !has_stopped(child); i++)
+        (void)poll(NULL, 0, 1);
+    if (number == SIGTSTP)
+        stop_too();
 }
 
 /* Wait for the child; `*ret_failure` (code 0: none) tells why the command was not started. With
@@ -289,12 +319,10 @@ static int watch(pid_t child, int signal_fd, int status_fd, bool started_is_enou
             pass_on(child, &info);
             continue;
         }
-        if (waitpid(child, &status, WNOHANG | WUNTRACED) != child)
-            continue;
-        if (WIFSTOPPED(status)) {
+        if (has_stopped(child))
             stop_too();
+        if (waitpid(child, &status, WNOHANG) != child)
             continue;
-        }
         if (p[1].fd >= 0) {
             struct failure f;
             if (read(status_fd, &f, sizeof f) == (ssize_t)sizeof f)
