@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a server needs beside its data, and the least that a fetch takes. */
+#define MEMORY_MIN (UINT64_C(64) << 20)
 /* More than any machine has. */
 #define MEMORY_MAX (UINT64_C(1) << 40)
 /* Shorter than a few attempts, a single lost packet would be an error; longer than a day is never.
@@ -68,9 +70,8 @@ int reading_options(const struct cli *cli, const struct args *args, struct readi
     if (code != CLI_DONE)
         return code;
 
-    if (memory &&
-        (parse_bytes(memory, &bytes) < 0 || bytes < FETCH_MEMORY_MIN || bytes > MEMORY_MAX))
-        return say_usage(args->command, "--memory is a size from 32M to 1T, not '%s'", memory);
+    if (memory && (parse_bytes(memory, &bytes) < 0 || bytes < MEMORY_MIN || bytes > MEMORY_MAX))
+        return say_usage(args->command, "--memory is a size from 64M to 1T, not '%s'", memory);
     if (timeout && parse_seconds(timeout, &seconds) < 0)
         return say_usage(args->command, "--io-timeout is a time from 1s to 24h, not '%s'", timeout);
     if (prefetch && parse_prefetch(prefetch, &what) < 0)

@@ -17,6 +17,7 @@
 #include "supervise/supervise.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -32,6 +33,11 @@ static bool is_of_access(const char *variable)
     }
     return strncmp(variable, "AWS_", 4) == 0 || strncmp(variable, "HOME=", 5) == 0;
 }
+
+/* Measured: a server at work needs so much beside its data. */
+#define MEMORY_BESIDE (UINT64_C(28) << 20)
+#define LARGE_BUFFER  (256 << 10)
+#define ARENAS        2
 
 /* Who asks for the same bytes in the same way may have the same server. */
 static int make_share(const struct opened *o, struct serve *s)
@@ -170,6 +176,16 @@ static void serve_requests(struct supervise_child *child, struct front *front)
         attach_jobs_end(child->more);
 }
 
+/* The limit is for the whole process: what it needs beside the data it reads (answers in the
+ * making, connections, what the allocator cannot give back) is left out of it. */
+static uint64_t memory_for_data(uint64_t limit)
+{
+    /* Large buffers come from the system and go back to it, instead of leaving holes. */
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BUFFER); /* fails for no such value */
+    (void)mallopt(M_ARENA_MAX, ARENAS);            /* the same */
+    return limit - (limit / 8 > MEMORY_BESIDE ? limit / 8 : MEMORY_BESIDE);
+}
+
 int serve_run(void *ctx, struct supervise_child *child)
 {
     const struct serve *s = ctx;
@@ -181,7 +197,7 @@ int serve_run(void *ctx, struct supervise_child *child)
     struct front_options options = {
         .fuse_fd = child->fuse_fd, .init = child->init, .init_size = child->init_size};
 
-    struct fetch_options reading = {.memory_bytes = s->reading.memory_bytes,
+    struct fetch_options reading = {.memory_bytes = memory_for_data(s->reading.memory_bytes),
                                     .io_timeout_ms = s->reading.io_timeout_ms,
                                     .prefetch = s->reading.prefetch};
 

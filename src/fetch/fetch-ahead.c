@@ -25,8 +25,6 @@
 #define SLACK_LARGE (192u << 10)
 /* Steps in order before a reader is believed. */
 #define STEPS 2u
-/* One get, once the window is large. */
-#define GET_AHEAD_MAX (8u << 20)
 /* Of all gets under way; the others are for demands. */
 #define RUNNING_AHEAD_MAX 40u
 /* Pages of a table that are read at once. */
@@ -397,7 +395,7 @@ static bool step_spans(struct fetch *f, bool *ret_full)
             s->object = NULL;
             continue;
         }
-        *ret_full = !begin_get(f, s, s->end, GET_AHEAD_MAX, AHEAD_SEGMENT);
+        *ret_full = !begin_get(f, s, s->end, f->ahead_get, AHEAD_SEGMENT);
         return !*ret_full;
     }
     return false;
@@ -433,10 +431,10 @@ static bool step_streams(struct fetch *f, bool *ret_full)
                 return true;
             continue;
         }
-        uint64_t room = s->window - distance(s), most = s->window / 8;
+        uint64_t room = s->window - distance(s), most = s->window / 16;
         uint64_t end = s->span.at + room < end_of(o) ? s->span.at + room : end_of(o);
-        most = most < SEGMENT ? SEGMENT : most > GET_AHEAD_MAX ? GET_AHEAD_MAX : most;
-        most = most < f->ahead_max / 8 ? most : f->ahead_max / 8;
+        most = most < GET_AHEAD_MIN ? GET_AHEAD_MIN : most;
+        most = most < f->ahead_get ? most : f->ahead_get;
         /* Full gets only, but for the first one and the end. */
         if (end - s->span.at < most && end < end_of(o) && s->window > SEGMENT)
             continue;
@@ -452,7 +450,7 @@ static bool step_fill(struct fetch *f, bool *ret_full)
         if (!s->filling || s->fill.waits)
             continue;
         if (s->fill.object && s->fill.at < end_of(s->fill.object)) {
-            *ret_full = !begin_get(f, &s->fill, end_of(s->fill.object), GET_AHEAD_MAX, AHEAD_FILL);
+            *ret_full = !begin_get(f, &s->fill, end_of(s->fill.object), f->ahead_get, AHEAD_FILL);
             return !*ret_full;
         }
         uint32_t number = s->fill_number;

@@ -113,6 +113,11 @@ struct fetch_series {
 /* ---- the fetch ---- */
 
 #define POOL_MAX 24u
+/* They verify: more would only compete with the readers. */
+#define POOL_WORKERS 2u
+/* One get of what is read ahead: what a request costs is gone at the larger one. */
+#define GET_AHEAD_MIN (UINT64_C(1) << 20)
+#define GET_AHEAD_MAX (UINT64_C(8) << 20)
 
 struct fetch {
     struct store *store; /* borrowed */
@@ -150,6 +155,7 @@ struct fetch {
     unsigned span_next;
     bool ahead_work;
     uint64_t ahead_max; /* bytes read ahead that nobody has used yet */
+    uint64_t ahead_get; /* of one get */
     /* threads */
     pthread_cond_t work, block, timer, opened;
     pthread_t threads[POOL_MAX], keeper;

@@ -9,11 +9,9 @@
 #include <signal.h>
 #include <time.h>
 
-/* Digesting is all they do: more would only compete with the readers. */
-#define WORKERS_MAX 2u
 /* Waiting costs nothing but the stack. */
 #define BLOCKERS_MAX 16u
-_Static_assert(WORKERS_MAX + BLOCKERS_MAX <= POOL_MAX, "they fit the table of threads");
+_Static_assert(POOL_WORKERS + BLOCKERS_MAX <= POOL_MAX, "they fit the table of threads");
 
 /* ---- work ---- */
 
@@ -136,7 +134,7 @@ void pool_wake(struct fetch *f)
     size_t todo = f->ended.count + (f->demand.first != NULL) + f->ahead_work;
 
     if (todo > f->idle_workers)
-        add_thread(f, &f->workers, WORKERS_MAX, run_worker);
+        add_thread(f, &f->workers, POOL_WORKERS, run_worker);
     if (todo > 0)
         (void)pthread_cond_signal(&f->work); /* a valid condition */
     if (f->blocking.count > f->idle_blockers)

@@ -54,7 +54,9 @@ int fetch_new(const struct fetch_options *o, struct fetch **ret)
     f->quick = store_is_quick(o->store);
     f->async = store_has_async(o->store);
     f->cache = f->quick ? NULL : o->cache; /* a second copy on the same machine is worth nothing */
-    f->ahead_max = f->memory.limit / 4;
+    f->ahead_max = f->memory.limit / 3;
+    f->ahead_get = f->ahead_max / 16 < GET_AHEAD_MIN ? GET_AHEAD_MIN : f->ahead_max / 16;
+    f->ahead_get = f->ahead_get < GET_AHEAD_MAX ? f->ahead_get : GET_AHEAD_MAX;
     *ret = take_ptr(&f);
     return 0;
 }

@@ -81,7 +81,7 @@ expect 1 'GRID_CACHE' env GRID_CACHE=relative "$GRID" datastore
 
 mkdir mnt
 expect 2 'auto, fuse, native or local' "$GRID" datastore mount good mnt --mode nonsense
-expect 2 '32M to 1T' "$GRID" datastore mount good mnt --memory 1K
+expect 2 '64M to 1T' "$GRID" datastore mount good mnt --memory 1K
 expect 1 "on nowhere: there is no such directory" "$GRID" datastore mount good nowhere
 expect 1 "on tree: it is not empty" "$GRID" datastore mount good tree
 expect 1 "on tree/hello.txt: it is no directory" "$GRID" datastore mount good tree/hello.txt

@@ -34,7 +34,7 @@ expect 0 '' "$GRID" datastore mounts --json
 
 # Twice on one place is refused; the same version elsewhere works.
 expect 1 'mnt: it is not empty' "$GRID" datastore mount t mnt
-expect 0 '' "$GRID" datastore mount t "mnt two" --memory 32M
+expect 0 '' "$GRID" datastore mount t "mnt two" --memory 64M
 cmp "mnt two/dir/big" tree/dir/big || fail "the second mount differs"
 expect 0 '' "$GRID" datastore unmount "mnt two/"
 
