@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -558,6 +559,37 @@ static int child_full_disk(const struct fixture *f)
     return CHILD_OK;
 }
 
+/* For the kernel to read from: a plain file on a disk, or a reason. */
+static void objects_as_local_files(void **state)
+{
+    struct fixture *f = *state;
+    struct statfs fs = {0};
+    uint8_t found[8];
+    int fd = -1;
+
+    assert_int_equal(store_put_if_absent(f->s, "p/a", bytes_of("bytes", 5)), 0);
+    assert_int_equal(symlink("a", at(f, "store/p/b")), 0);
+    assert_int_equal(store_open_local(f->s, "p/none", &fd), -ENOENT);
+    assert_int_equal(store_open_local(f->s, "p", &fd), -EPROTO);
+    assert_int_equal(store_open_local(f->s, "p/b", &fd), -EPROTO);
+    assert_int_equal(store_open_local(f->s, "../a", &fd), -EINVAL);
+    assert_int_equal(fd, -1);
+    assert_int_equal(statfs(f->root, &fs), 0);
+    if (!store_directory_is_disk((uint64_t)fs.f_type)) {
+        assert_int_equal(store_open_local(f->s, "p/a", &fd), -EOPNOTSUPP);
+        return;
+    }
+    assert_int_equal(store_open_local(f->s, "p/a", &fd), 0);
+    assert_int_equal(read(fd, found, sizeof found), 5);
+    assert_memory_equal(found, "bytes", 5);
+    assert_int_equal(write(fd, "x", 1), -1);
+    (void)close(fd);
+    assert_true(store_directory_is_disk(0x58465342));
+    assert_false(store_directory_is_disk(0x01021994)); /* tmpfs */
+    assert_false(store_directory_is_disk(0x00006969)); /* NFS */
+    assert_false(store_directory_is_disk(0x794c7630)); /* overlayfs */
+}
+
 static void a_full_disk_loses_nothing(void **state)
 {
     run_child(child_full_disk, *state, "a tmpfs cannot be mounted here");
@@ -580,6 +612,7 @@ int main(void)
         cmocka_unit_test(file_systems),
         cmocka_unit_test(unknown_file_systems_are_read_only),
         TEST(missing_permissions_are_errors),
+        TEST(objects_as_local_files),
         TEST(a_full_disk_loses_nothing),
     };
     return cmocka_run_group_tests_name("store-directory", tests, NULL, NULL);

@@ -190,6 +190,51 @@ static void test_read(void **state)
     }
 }
 
+static void load(struct world *w, char letter, const struct object_ref *ref, uint8_t *to,
+                 size_t size)
+{
+    char key[OBJECT_KEY_MAX];
+    size_t got = 0;
+
+    object_ref_key(letter, ref, key);
+    assert_int_equal(store_get(w->store, key, 0, to, size, &got, NULL), 0);
+    assert_int_equal(got, size);
+}
+
+/* The flat image is the objects' bytes at the addresses that the index gives, and zeros. */
+static void test_flat(void **state)
+{
+    struct world *w = *state;
+    const struct manifest *m = view_manifest(w->v);
+    const struct index *x = view_index(w->v);
+    uint64_t size = view_flat_size(w->v), at = 0, step = 1;
+    AUTO(free_ptr) uint8_t *expected = calloc(1, size);
+    AUTO(free_ptr) uint8_t *found = malloc(size);
+
+    assert_non_null(expected);
+    assert_non_null(found);
+    assert_int_equal(size % 4096, 0);
+    assert_true(m->pack_count > 1);
+    load(w, 'x', &m->index, expected, (size_t)m->index_size);
+    for (uint32_t i = 0; i < m->pack_count; i++)
+        load(w, 'p', &m->packs[i], expected + index_device_start(x, i + 1),
+             (size_t)m->packs[i].data_size);
+    assert_int_equal(view_flat_read(w->v, 0, found, size), 0);
+    assert_memory_equal(found, expected, size);
+    while (at < size) { /* pieces of all sizes, from anywhere to anywhere */
+        uint64_t n = step < size - at ? step : size - at;
+        memset(found, 0xaa, n);
+        assert_int_equal(view_flat_read(w->v, at, found, n), 0);
+        assert_memory_equal(found, expected + at, n);
+        at += n;
+        step = (step * 7 + 13) % 300007;
+    }
+    assert_int_equal(view_flat_read(w->v, size, found, 0), 0);
+    assert_int_equal(view_flat_read(w->v, size, found, 1), -EINVAL);
+    assert_int_equal(view_flat_read(w->v, size - 1, found, 2), -EINVAL);
+    assert_int_equal(view_flat_read(w->v, UINT64_MAX, found, 2), -EINVAL);
+}
+
 static void test_wrong_types(void **state)
 {
     struct world *w = *state;
@@ -465,10 +510,9 @@ static void test_manifest_and_index_differ(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_read),          CASE(test_wrong_types),
-        CASE(test_readdir),       CASE(test_xattrs),
-        CASE(test_damaged_data),  CASE(test_missing_pack),
-        CASE(test_missing_index), CASE(test_manifest_and_index_differ),
+        CASE(test_read),         CASE(test_flat),          CASE(test_wrong_types),
+        CASE(test_readdir),      CASE(test_xattrs),        CASE(test_damaged_data),
+        CASE(test_missing_pack), CASE(test_missing_index), CASE(test_manifest_and_index_differ),
     };
     int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
