@@ -94,6 +94,8 @@ bool chunk_again(struct chunk *c);
 /* Wait until something moves, or `until_ms`. -ECANCELED when it is to stop. */
 int download_wait(struct download *d, int64_t until_ms);
 int64_t download_now(void);
+/* Bytes came, from one count to another: the consumer is woken, but not for each piece. */
+void download_wake(struct download *d, uint64_t before, uint64_t now);
 
 /* archive-download.c: takes a piece of the plain answer. 0, HTTP_HOLD, or an error. */
 int download_plain_piece(struct download *d, const void *data, size_t size);

@@ -47,6 +47,7 @@ static struct chunk *chunk_push(struct download *d)
 int download_plain_piece(struct download *d, const void *data, size_t size)
 {
     struct chunk *last = d->count ? chunk_at(d, d->count - 1) : NULL;
+    uint64_t before = d->next;
 
     if (last && last->got == last->size)
         last = NULL;
@@ -74,7 +75,7 @@ int download_plain_piece(struct download *d, const void *data, size_t size)
         }
     }
     d->moved_ms = download_now();
-    pthread_cond_broadcast(&d->moved);
+    download_wake(d, before, d->next);
     return 0;
 }
 

@@ -23,7 +23,9 @@
 #define DELAY_MAX_MS    8000
 #define RETRY_AFTER_MAX 60000
 #define TRIES_AT_FIRST  4u  /* before anything was answered: a wrong address should not take long */
-#define POLL_MS         200 /* for the user's wish to stop */
+#define POLL_MS         200 /* for the user's wish to stop, and for a trickle */
+/* Waking the consumer for each piece of a body would cost more than reading it. */
+#define WAKE_EVERY (UINT64_C(1) << 20)
 
 int64_t download_now(void)
 {
@@ -35,7 +37,7 @@ int download_wait(struct download *d, int64_t until_ms)
     int64_t ms = until_ms - download_now();
     struct timespec until;
 
-    if (d->stop || (d->interrupted && *d->interrupted))
+    if (d->stop || (d->interrupted && __atomic_load_n(d->interrupted, __ATOMIC_RELAXED)))
         return -ECANCELED;
     ms = ms < 1 ? 1 : ms > POLL_MS ? POLL_MS : ms;
     (void)clock_gettime(CLOCK_MONOTONIC, &until); /* cannot fail: the clock exists */
@@ -44,6 +46,12 @@ int download_wait(struct download *d, int64_t until_ms)
     until.tv_nsec %= 1000000000L;
     (void)pthread_cond_timedwait(&d->moved, &d->lock, &until); /* the caller looks what it was */
     return d->stop ? -ECANCELED : 0;
+}
+
+void download_wake(struct download *d, uint64_t before, uint64_t now)
+{
+    if (before / WAKE_EVERY != now / WAKE_EVERY || before == 0)
+        pthread_cond_broadcast(&d->moved);
 }
 
 /* ---- the answer's head ------------------------------------------------------------------------
@@ -178,7 +186,7 @@ static int on_body(void *ctx, const void *data, size_t size)
     c->got += size;
     c->tries = 0;
     d->moved_ms = download_now();
-    pthread_cond_broadcast(&d->moved);
+    download_wake(d, at, c->got);
     return 0;
 }
 

@@ -11,7 +11,7 @@ volatile sig_atomic_t interrupt_signal;
 
 static void note(int number)
 {
-    interrupt_signal = number;
+    __atomic_store_n(&interrupt_signal, number, __ATOMIC_RELAXED); /* other threads look, too */
 }
 
 void interrupt_catch(void)
