@@ -55,8 +55,10 @@ int items_target(const struct args *args, struct items *items, size_t i);
 int items_resolve(struct cli *cli, const struct args *args, struct items *items, size_t i,
                   const struct reading *reading, const char *run, const char *text);
 /* Resolve what `args` ask for; `run` is for records, `text` for whoever wants to delete it. Gives
- * an exit code; *ret is free()d. */
+ * an exit code. */
 int items_prepare(struct cli *cli, const struct args *args, const char *run, const char *text,
                   struct items **ret);
+void items_free(struct items *items);
+AUTO_FREE_FUNC(struct items, items_free);
 
 #endif

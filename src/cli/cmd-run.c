@@ -67,7 +67,7 @@ static int run_prepared(struct items *items, char *const *rest)
 
 int cmd_run(struct cli *cli, const struct args *args)
 {
-    AUTO(free_ptr) struct items *items = NULL;
+    AUTO(items_free) struct items *items = NULL;
     const char *name = args_text(args, "--name");
     char run[64], text[HOLD_TEXT_MAX];
 

@@ -50,7 +50,7 @@ static bool on_a_terminal(void)
 
 int cmd_session_create(struct cli *cli, const struct args *args)
 {
-    AUTO(free_ptr) struct items *items = NULL;
+    AUTO(items_free) struct items *items = NULL;
     const char *given = args_text(args, "--name");
     char name[64], run[80], text[HOLD_TEXT_MAX];
     struct err err = ERR_INIT;

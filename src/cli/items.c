@@ -94,7 +94,7 @@ int items_resolve(struct cli *cli, const struct args *args, struct items *items,
 int items_prepare(struct cli *cli, const struct args *args, const char *run, const char *text,
                   struct items **ret)
 {
-    AUTO(free_ptr) struct items *items = calloc(1, sizeof *items);
+    AUTO(items_free) struct items *items = calloc(1, sizeof *items);
     struct reading reading = {0};
 
     if (!items)
@@ -109,4 +109,13 @@ int items_prepare(struct cli *cli, const struct args *args, const char *run, con
     if (code == CLI_DONE)
         *ret = take_ptr(&items);
     return code;
+}
+
+void items_free(struct items *items)
+{
+    if (!items)
+        return;
+    for (size_t i = 0; i < items->count; i++)
+        serve_release(&items->serves[i]);
+    free(items);
 }
