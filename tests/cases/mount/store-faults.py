@@ -203,6 +203,7 @@ def test_interrupted():
             "b = mmap.mmap(-1, 65536)\n"
             "print('reading', flush=True)\n"
             "n = os.preadv(fd, [b], 0)\n"
+            "signal.setitimer(signal.ITIMER_REAL, 0)\n"
             "sys.stdout.buffer.write(b[:n])\n")
     with Mount():
         rules(fault(status=503, code='SlowDown', times=-1))
