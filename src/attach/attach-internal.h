@@ -105,7 +105,7 @@ int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, v
                         const struct attach_server *others, size_t other_count,
                         struct attach_server *ret, struct err *err);
 /* The same for a server that is shared: it listens at this socket. */
-int attach_server_start_shared(const struct attach_item *item, int listen_fd, uint64_t socket_inode,
+int attach_server_start_shared(const struct attach_item *item, int listen_fd, uint64_t socket_mark,
                                struct attach_server *ret, struct err *err);
 /* Send the command; `place` is where the server mounts (or the caller did, in its namespace), an
  * absolute path; `fd` may be -1, and stays the caller's. */
@@ -145,7 +145,7 @@ struct attach_server_job {
     int talk_fd;           /* the command comes from here, the answer goes there */
     int life_fd;           /* open as long as it or its child lives */
     int listen_fd;         /* of a shared one: where jobs come; else -1 */
-    uint64_t socket_inode; /* and how its name is known to be ours */
+    uint64_t socket_mark; /* and how its name is known to be ours */
 };
 
 /* The server process, from its birth to its exit code. */

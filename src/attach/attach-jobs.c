@@ -463,12 +463,11 @@ static int retire(struct attach_jobs *j, bool wait)
 
     if (j->retired)
         return 0;
-    int c = registry_lock(&s->registry, wait, &lock_fd);
-    if (c < 0)
-        return c;
+    if (registry_lock(&s->registry, wait, &lock_fd) == -EAGAIN)
+        return -EAGAIN; /* any other failure: its directory was taken away, and nobody comes */
     if (!wait && poll(&p, 1, 0) != 0)
         return -EAGAIN; /* somebody comes */
-    registry_withdraw(&s->registry, s->socket_inode);
+    registry_withdraw(&s->registry, s->socket_mark);
     j->retired = true;
     return 0;
 }
@@ -714,7 +713,7 @@ int jobs_new(struct shared *s, struct attach_jobs **ret)
     j->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (j->wake_fd < 0 || j->table_fd < 0)
         return -errno;
-    s->jobs = *ret = take_ptr(&j);
+    *ret = take_ptr(&j);
     return 0;
 }
 

@@ -122,7 +122,19 @@ int registry_lock(const struct registry *g, bool wait, int *ret_fd)
     return lock_directory(g->dir_fd, wait, ret_fd);
 }
 
-int registry_offer(const struct registry *g, int *ret_listen_fd, uint64_t *ret_inode)
+/* Inode numbers are given out again at once; with the time of its making it is one of a kind. */
+static uint64_t mark_of(const struct stat *st)
+{
+    const uint64_t parts[] = {st->st_ino, (uint64_t)st->st_mtim.tv_sec,
+                              (uint64_t)st->st_mtim.tv_nsec};
+    struct digest d = digest_of(parts, sizeof parts);
+    uint64_t mark;
+
+    memcpy(&mark, d.byte, sizeof mark);
+    return mark;
+}
+
+int registry_offer(const struct registry *g, int *ret_listen_fd, uint64_t *ret_mark)
 {
     struct sockaddr_un address;
     char name[64];
@@ -142,7 +154,7 @@ int registry_offer(const struct registry *g, int *ret_listen_fd, uint64_t *ret_i
     if (c < 0)
         return c;
     *ret_listen_fd = take_fd(&fd);
-    *ret_inode = st.st_ino;
+    *ret_mark = mark_of(&st);
     return 0;
 }
 
@@ -155,7 +167,7 @@ int registry_publish(const struct registry *g)
     return renameat(g->dir_fd, from, g->dir_fd, to) < 0 ? -errno : 0;
 }
 
-void registry_withdraw(const struct registry *g, uint64_t inode)
+void registry_withdraw(const struct registry *g, uint64_t mark)
 {
     static const char *const suffixes[] = {".sock", ".new"};
     char name[64];
@@ -163,7 +175,7 @@ void registry_withdraw(const struct registry *g, uint64_t inode)
 
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         name_of(g, suffixes[i], name);
-        if (fstatat(g->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == inode)
+        if (fstatat(g->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && mark_of(&st) == mark)
             (void)unlinkat(g->dir_fd, name, 0); /* gone already: as wanted */
     }
 }

@@ -143,14 +143,14 @@ int attach_server_start(const struct attach_record *r, attach_serve_fn *serve, v
     return start(&job, others, other_count, ret, err);
 }
 
-int attach_server_start_shared(const struct attach_item *item, int listen_fd, uint64_t socket_inode,
+int attach_server_start_shared(const struct attach_item *item, int listen_fd, uint64_t socket_mark,
                                struct attach_server *ret, struct err *err)
 {
     struct attach_server_job job = {.record = item->record,
                                     .serve = item->serve,
                                     .serve_ctx = item->serve_ctx,
                                     .listen_fd = listen_fd,
-                                    .socket_inode = socket_inode};
+                                    .socket_mark = socket_mark};
 
     return start(&job, NULL, 0, ret, err);
 }

@@ -35,6 +35,7 @@ struct keeper {
     struct shared shared;
     int term_fd;
     int control_fd; /* our end */
+    bool withdrawn; /* the child has taken the socket's name away */
     int alive_fd;   /* a lock that we and our children hold */
 };
 
@@ -77,7 +78,7 @@ static void withdraw(struct shared *s)
     AUTO(close_fd) int lock_fd = -1;
 
     if (registry_lock(&s->registry, true, &lock_fd) == 0)
-        registry_withdraw(&s->registry, s->socket_inode);
+        registry_withdraw(&s->registry, s->socket_mark);
 }
 
 static void close_all(struct shared *s)
@@ -143,8 +144,10 @@ static enum supervise_answer watched_ready(void *ctx, size_t which)
         hold_mount(&k->shared, take_fd(&fd));
         k->shared.by_kernel = true;
     }
-    if (what == SHARED_LET_GO)
+    if (what == SHARED_LET_GO) {
+        k->withdrawn = true;
         close_all(&k->shared);
+    }
     if (fd >= 0)
         (void)close(fd); /* of a message that should have none */
     return what == SHARED_END ? SUPERVISE_END : SUPERVISE_WATCH;
@@ -177,14 +180,12 @@ static void started(void *ctx, int code, const char *sentence)
 static int child_serve(void *ctx, struct supervise_child *child)
 {
     struct keeper *k = ctx;
-    AUTO(jobs_free) struct attach_jobs *jobs = NULL;
-    int r = jobs_new(&k->shared, &jobs);
 
-    if (r < 0) {
-        supervise_failed(child, r, "not enough memory");
+    if (!k->shared.jobs) {
+        supervise_failed(child, -ENOMEM, "not enough memory");
         return 1;
     }
-    child->more = jobs;
+    child->more = k->shared.jobs;
     int code = k->shared.job->serve(k->shared.job->serve_ctx, child);
     if (getppid() != k->shared.supervisor) { /* it was adopted */
         uint64_t start;
@@ -202,6 +203,8 @@ static void child_begins(void *ctx)
     char prefix[32];
 
     (void)close(take_fd(&k->control_fd)); /* the supervisor's end */
+    /* Before there are threads, and as long as the process. NULL: it will not serve. */
+    (void)jobs_new(&k->shared, &k->shared.jobs);
     (void)snprintf(prefix, sizeof prefix, "grid-serve %d", (int)getpid());
     log_init(2, LOG_LEVEL_INFO, prefix);
 }
@@ -214,7 +217,8 @@ static void adopt(void *ctx, bool settled)
 
     if (!settled)
         _exit(1); /* nobody has been given anything: who waits asks again */
-    jobs_adopt(k->shared.jobs);
+    if (k->shared.jobs)
+        jobs_adopt(k->shared.jobs);
     for (;;) {
         struct pollfd p = {.fd = k->term_fd, .events = POLLIN};
         if (poll(&p, 1, -1) > 0 && read(k->term_fd, &info, sizeof info) == (ssize_t)sizeof info)
@@ -296,7 +300,7 @@ int shared_main(struct attach_server_job *job, const char *key)
 {
     struct keeper k = {.shared = {.job = job,
                                   .registry = {.dir_fd = -1},
-                                  .socket_inode = job->socket_inode,
+                                  .socket_mark = job->socket_mark,
                                   .mount_fd = -1,
                                   .flat_fd = -1,
                                   .vault_fd = -1,
@@ -338,7 +342,8 @@ int shared_main(struct attach_server_job *job, const char *key)
         .watched = {[WATCH_TERM] = k.term_fd, [WATCH_CONTROL] = k.control_fd},
     };
     c = supervise_run(&o);
-    withdraw(&k.shared);
+    if (!k.withdrawn)
+        withdraw(&k.shared);
     if (k.shared.listen_fd >= 0)
         shared_refuse(k.shared.listen_fd, 0, NULL);
     (void)attach_record_each_of(k.shared.supervisor, k.shared.supervisor_start, clear_record,

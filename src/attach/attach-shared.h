@@ -35,10 +35,10 @@ int registry_connect(const struct registry *g, int *ret_fd);
  * taken, unless `wait`. */
 int registry_lock(const struct registry *g, bool wait, int *ret_fd);
 /* Under the lock: a socket that listens, but is not found yet; and now it is. */
-int registry_offer(const struct registry *g, int *ret_listen_fd, uint64_t *ret_inode);
+int registry_offer(const struct registry *g, int *ret_listen_fd, uint64_t *ret_mark);
 int registry_publish(const struct registry *g);
-/* Under the lock: nobody finds that socket any more. */
-void registry_withdraw(const struct registry *g, uint64_t inode);
+/* Under the lock: nobody finds that socket any more. `mark` tells it from a later one. */
+void registry_withdraw(const struct registry *g, uint64_t mark);
 /* Remove the sockets of dead servers. */
 void registry_sweep(void);
 
@@ -100,7 +100,7 @@ struct shared_answer {
 struct shared {
     struct attach_server_job *job;
     struct registry registry;
-    uint64_t socket_inode;
+    uint64_t socket_mark;
     int mount_fd;   /* the mount; clones of it are what jobs get */
     int flat_fd;    /* what we serve, where a mount of the kernel's with devices may not keep it */
     int vault_fd;   /* where it is kept; -1: nowhere */

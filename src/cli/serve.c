@@ -149,7 +149,7 @@ static int hold_all(const struct serve *s, const struct supervise_child *child, 
 {
     uint64_t id;
     int r = child->more ? attach_jobs_begin(child->more, &job_ops, guard, err)
-                        : guard_join(guard, s->text, getppid(), s->require_lease, &id, err);
+                        : guard_join(guard, s->text, child->supervisor, s->require_lease, &id, err);
 
     if (r == 0 && child->again)
         guard_settle(guard);
@@ -204,7 +204,7 @@ int serve_run(void *ctx, struct supervise_child *child)
     int r = open_again(s->store, s->coherent, &s->options, &s->info, &reading, &s->reading.cache,
                        &o, &err);
     if (r == 0)
-        r = guard_new(o.catalogue, &s->info, getppid(), &guard, &err);
+        r = guard_new(o.catalogue, &s->info, child->supervisor, &guard, &err);
     if (r == 0)
         r = hold_all(s, child, guard, &err);
     struct front_flat flat = {.name = source, .read = read_flat, .ctx = o.view};
@@ -220,7 +220,7 @@ int serve_run(void *ctx, struct supervise_child *child)
         supervise_failed(child, r, err_text(&err, r));
         return CLI_FAILED;
     }
-    struct tally_keeper *tally = tally_keep(&o);
+    struct tally_keeper *tally = tally_keep(&o, child->supervisor);
     serve_requests(child, front);
     tally_keeper_free(tally);
     front_free(front);

@@ -163,7 +163,7 @@ static void take_over(struct tally_keeper *k)
     k->last.at[TALLY_CACHE_ERROR] = t.at[TALLY_CACHE_ERROR];
 }
 
-struct tally_keeper *tally_keep(struct opened *o)
+struct tally_keeper *tally_keep(struct opened *o, pid_t owner)
 {
     struct tally_keeper *k = calloc(1, sizeof *k);
     pthread_condattr_t attributes;
@@ -172,7 +172,7 @@ struct tally_keeper *tally_keep(struct opened *o)
         return NULL;
     k->o = o;
     k->fd = -1;
-    k->owner = getppid();
+    k->owner = owner;
     take_over(k);
     (void)pthread_mutex_init(&k->lock, NULL); /* cannot fail without attributes */
     (void)pthread_condattr_init(&attributes);

@@ -55,7 +55,7 @@ double tally_latency_ms(const struct tally *t, double part);
 /* Counts what `o` does, in a thread, and logs what changes its state. Never fails a server: NULL.
  */
 struct tally_keeper;
-struct tally_keeper *tally_keep(struct opened *o);
+struct tally_keeper *tally_keep(struct opened *o, pid_t owner);
 void tally_keeper_free(struct tally_keeper *k);
 AUTO_FREE_FUNC(struct tally_keeper, tally_keeper_free);
 

@@ -78,8 +78,8 @@ static int start_thread(struct supervise_link *link)
     return -r;
 }
 
-void child_main(const struct supervise_options *o, const struct init *init, int link_fd, bool again,
-                bool settled)
+void child_main(const struct supervise_options *o, const struct init *init, int link_fd,
+                pid_t supervisor, bool again, bool settled)
 {
     struct supervise_link link = {
         .options = o, .fd = link_fd, .settled = settled, .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -87,6 +87,7 @@ void child_main(const struct supervise_options *o, const struct init *init, int 
                                     .init = init->data,
                                     .init_size = init->size,
                                     .again = again,
+                                    .supervisor = supervisor,
                                     .link = &link};
 
     (void)prctl(PR_SET_NAME, o->child_name); /* a name for people */

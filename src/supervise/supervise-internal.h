@@ -48,6 +48,6 @@ struct message {
 
 /* All that a child does; never returns. */
 _Noreturn void child_main(const struct supervise_options *o, const struct init *init, int link_fd,
-                          bool again, bool settled);
+                          pid_t supervisor, bool again, bool settled);
 
 #endif

@@ -42,6 +42,7 @@ struct supervisor {
     struct init *init;
     sigset_t old_mask;
     int signal_fd;
+    pid_t self;  /* taken before a child could ask who its parent is */
     pid_t child; /* 0: none */
     int link_fd; /* -1: none */
     bool again;  /* there was a child before this one */
@@ -94,7 +95,7 @@ static void run_child(struct supervisor *s, int link_fd)
 {
     (void)close(s->signal_fd); /* the supervisor's; what is watched, it may need if it adopts */
     (void)sigprocmask(SIG_SETMASK, &s->old_mask, NULL); /* as it was: cannot fail */
-    child_main(&s->o, s->init, link_fd, s->again, s->told);
+    child_main(&s->o, s->init, link_fd, s->self, s->again, s->told);
 }
 
 static void schedule(struct supervisor *s);
@@ -360,7 +361,7 @@ static int prepare(struct supervisor *s)
 
 int supervise_run(const struct supervise_options *o)
 {
-    struct supervisor s = {.o = *o, .signal_fd = -1, .link_fd = -1};
+    struct supervisor s = {.o = *o, .self = getpid(), .signal_fd = -1, .link_fd = -1};
 
     s.o.ping_ms = o->ping_ms ? o->ping_ms : PING_MS;
     s.o.ping_limit = o->ping_limit ? o->ping_limit : PING_LIMIT;

@@ -30,6 +30,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* ---- the child's side
  * ----------------------------------------------------------------------------------------- */
@@ -43,7 +44,8 @@ struct supervise_child {
     size_t
         init_size; /* before anything else is read; ENOENT from the kernel then means: answered */
     bool again;    /* not the first child of this mount */
-    void *more;    /* of whoever supervises, for its own serve function; NULL */
+    pid_t supervisor; /* who forked it; it may be dead by now */
+    void *more;       /* of whoever supervises, for its own serve function; NULL */
     struct supervise_link *link;
 };
 
