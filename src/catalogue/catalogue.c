@@ -127,18 +127,48 @@ static int find_format(struct catalogue *c, unsigned flags, json_t **ret, struct
     return make_format(c, ret, err);
 }
 
-int catalogue_open(struct store *store, struct env *env, unsigned flags, struct catalogue **ret,
-                   struct err *err)
+static struct catalogue *catalogue_new(struct store *store, struct env *env, struct err *err)
 {
-    AUTO(catalogue_close) struct catalogue *c = calloc(1, sizeof *c);
-    AUTO(json_decref) json_t *format = NULL;
+    struct catalogue *c = calloc(1, sizeof *c);
 
-    if (!c)
-        return err_fail(err, -ENOMEM, "out of memory");
+    if (!c) {
+        (void)err_fail(err, -ENOMEM, "out of memory"); /* the only reason for NULL */
+        return NULL;
+    }
     c->store = store;
     c->env = env;
     c->readers = CATALOGUE_READERS;
     describe_writer(c);
+    return c;
+}
+
+void catalogue_known(const struct catalogue *c, struct catalogue_known *ret)
+{
+    memcpy(ret->store_id, c->store_id, sizeof ret->store_id);
+    ret->dead_after_ms = c->dead_after_ms;
+}
+
+int catalogue_open_known(struct store *store, struct env *env, const struct catalogue_known *known,
+                         struct catalogue **ret, struct err *err)
+{
+    struct catalogue *c = catalogue_new(store, env, err);
+
+    if (!c)
+        return -ENOMEM;
+    memcpy(c->store_id, known->store_id, sizeof c->store_id);
+    c->dead_after_ms = known->dead_after_ms;
+    *ret = c;
+    return 0;
+}
+
+int catalogue_open(struct store *store, struct env *env, unsigned flags, struct catalogue **ret,
+                   struct err *err)
+{
+    AUTO(catalogue_close) struct catalogue *c = catalogue_new(store, env, err);
+    AUTO(json_decref) json_t *format = NULL;
+
+    if (!c)
+        return -ENOMEM;
     int r = find_format(c, flags, &format, err);
     if (r == 0)
         r = take_format(c, format, err);

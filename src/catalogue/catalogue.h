@@ -48,6 +48,15 @@ enum catalogue_open_flags {
  * something else; -EPROTONOSUPPORT if its format is newer than ours. */
 int catalogue_open(struct store *store, struct env *env, unsigned flags, struct catalogue **ret,
                    struct err *err);
+/* What makes a store ours never changes: who opens it again need not ask. */
+struct catalogue_known {
+    char store_id[33];
+    int64_t dead_after_ms;
+};
+void catalogue_known(const struct catalogue *c, struct catalogue_known *ret);
+/* For reading; no request is made. */
+int catalogue_open_known(struct store *store, struct env *env, const struct catalogue_known *known,
+                         struct catalogue **ret, struct err *err);
 void catalogue_close(struct catalogue *c);
 AUTO_FREE_FUNC(struct catalogue, catalogue_close);
 
@@ -246,8 +255,8 @@ struct hold;
  * -ETIMEDOUT: the store does not answer. -EACCES, -EPERM, -EROFS: only if `required`. */
 int hold_begin(struct catalogue *c, const char *name, uint32_t version,
                const struct hold_options *options, struct hold **ret, struct err *err);
-/* Remove the leases of this version whose ids begin with `family`, but that of `keep` (may be NULL):
- * left by processes that are known to be dead, before they run out. */
+/* Remove the leases of this version whose ids begin with `family`, but that of `keep` (may be
+ * NULL): left by processes that are known to be dead, before they run out. */
 void hold_sweep(struct catalogue *c, const char *name, uint32_t version, const uint8_t *family,
                 const struct hold *keep);
 /* Release the lease, as far as the store answers; what stays runs out by itself. NULL is fine. */

@@ -136,15 +136,18 @@ int open_catalogue(struct cli *cli, bool write, struct opened *o);
 int open_store(const struct cli *cli, bool write, struct store **ret, struct err *err);
 /* 0 or an error instead. -ENOENT: with o->store set, it is there and empty; else there is none. */
 int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct err *err);
+/* Each request to the store takes a round trip over a network. */
+bool is_far(const struct cli *cli);
 int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
 int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
 int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
                      const struct cache_place *place, struct opened *o);
-/* Without sentences, for server processes: store, catalogue and view of a version that was resolved
- * before. */
+/* Without sentences, for server processes: store and catalogue of a version that was resolved
+ * before; then its view. */
 int open_again(const char *store, bool coherent, const struct store_options *options,
-               const struct version_info *info, const struct fetch_options *reading,
+               const struct version_info *info, const struct catalogue_known *known,
                const struct cache_place *place, struct opened *o, struct err *err);
+int open_again_view(struct opened *o, const struct fetch_options *reading, struct err *err);
 
 /* ---- walks (walk.c) ---- */
 
@@ -233,6 +236,7 @@ struct serve {
     bool coherent;
     struct store_options options; /* borrowed from the configuration */
     struct version_info info;
+    struct catalogue_known known; /* of the store */
     struct reading reading;
     char text[HOLD_TEXT_MAX]; /* who holds it: "run r1" */
     bool require_lease;

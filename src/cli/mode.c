@@ -213,11 +213,19 @@ static void keep_why(struct attach_record *record, const char *better, const cha
     (void)snprintf(record->why, sizeof record->why, "not %s: %s", better, why); /* or cut short */
 }
 
+bool mode_wants_view(const struct cli *cli, enum mode wanted)
+{
+    char why[200];
+
+    return wanted != MODE_FUSE && geteuid() == 0 &&
+           (wanted != MODE_AUTO || may_unasked(cli, why, sizeof why));
+}
+
 int mode_choose(struct cli *cli, struct opened *o, struct serve *s, struct attach_record *record)
 {
     enum mode wanted = s->reading.mode;
     char why[200] = "";
-    uint64_t index_size = view_manifest(o->view)->index_size;
+    uint64_t index_size = o->info.index_size;
 
     s->kernel = (struct attach_kernel){.ahead = index_size <= AHEAD_MAX ? index_size : 0,
                                        .index_size = index_size,

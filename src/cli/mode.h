@@ -12,6 +12,8 @@
 const char *mode_name(enum mode mode);
 /* --mode, or auto. Gives an exit code. */
 int mode_option(const struct args *args, enum mode *ret);
+/* Whether a mode is possible that looks at the view before a server is started. */
+bool mode_wants_view(const struct cli *cli, enum mode wanted);
 /* From s->reading.mode and the opened version: the mode, in `s` and in the record, and why no
  * better one. Gives an exit code. */
 int mode_choose(struct cli *cli, struct opened *o, struct serve *s, struct attach_record *record);

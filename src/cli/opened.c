@@ -58,6 +58,11 @@ static bool is_s3(const char *location)
     return strncmp(location, "s3:", 3) == 0;
 }
 
+bool is_far(const struct cli *cli)
+{
+    return is_s3(cli->store);
+}
+
 static int open_retried(const char *location, unsigned flags, const struct store_options *options,
                         struct store **ret, struct err *err)
 {
@@ -126,6 +131,9 @@ static void tell_owner(struct cli *cli, struct opened *o)
 {
     char owner[64];
 
+    /* Who has made the newest version knows; from afar it costs a round trip to ask. */
+    if (strcmp(o->info.owner, cli->owner) == 0)
+        return;
     if (catalogue_owner(o->catalogue, o->info.name, owner, NULL) == 0 &&
         strcmp(owner, cli->owner) != 0)
         say("%s belongs to %s", o->info.name, owner);
@@ -210,7 +218,7 @@ int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
 }
 
 int open_again(const char *store, bool coherent, const struct store_options *options,
-               const struct version_info *info, const struct fetch_options *reading,
+               const struct version_info *info, const struct catalogue_known *known,
                const struct cache_place *place, struct opened *o, struct err *err)
 {
     o->info = *info;
@@ -218,13 +226,18 @@ int open_again(const char *store, bool coherent, const struct store_options *opt
     if (r < 0) /* who may not write reads all the same, unprotected */
         r = open_retried(store, store_flags(false, coherent), options, &o->store, err);
     if (r == 0)
-        r = catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
+        r = catalogue_open_known(o->store, env_real(), known, &o->catalogue, err);
     if (r < 0)
         return r;
     struct err why = ERR_INIT;
     r = cache_place_is_wanted(place, o->store) ? cache_place_open(place, &o->cache, &why) : 0;
     if (r < 0)
         log_warning("reading without a cache: %s", err_text(&why, r));
+    return 0;
+}
+
+int open_again_view(struct opened *o, const struct fetch_options *reading, struct err *err)
+{
     return attach_view(o, reading, err);
 }
 

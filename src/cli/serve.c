@@ -18,6 +18,7 @@
 
 #include <inttypes.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -73,8 +74,11 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
         (void)snprintf(exact, sizeof exact, "%.63s:%u", reference, version);
         reference = exact;
     }
-    /* The view is opened to see damage before a mount point is touched. */
-    int code = open_view(cli, reference, false, &o);
+    /* The server opens the view and tells what is wrong with it before anything is mounted. From
+     * near it costs nothing to see it here, too, and the kernel's modes want to look at it. */
+    bool look = !is_far(cli) || mode_wants_view(cli, reading->mode);
+    int code =
+        look ? open_view(cli, reference, false, &o) : open_version(cli, reference, false, &o);
     if (code != CLI_DONE)
         return code;
     if (strlen(cli->store) >= sizeof ret->store)
@@ -83,6 +87,7 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
     ret->coherent = cli->coherent;
     ret->options = cli->options;
     ret->info = o.info;
+    catalogue_known(o.catalogue, &ret->known);
     ret->reading = *reading;
     (void)snprintf(ret_record->name, sizeof ret_record->name, "%s", o.info.name);
     (void)snprintf(ret_record->cluster, sizeof ret_record->cluster, "%s", cli->cluster);
@@ -156,6 +161,42 @@ static int hold_all(const struct serve *s, const struct supervise_child *child, 
     return r;
 }
 
+/* The view, opened on a thread of its own while the lease is written: both wait for the store. */
+struct opening {
+    struct opened *o;
+    const struct fetch_options *reading;
+    int result;
+    struct err err;
+};
+
+static void *open_beside(void *ctx)
+{
+    struct opening *opening = ctx;
+
+    opening->result = open_again_view(opening->o, opening->reading, &opening->err);
+    return NULL;
+}
+
+static int hold_and_open(const struct serve *s, const struct supervise_child *child,
+                         const struct fetch_options *reading, struct opened *o,
+                         struct guard **ret_guard, struct err *err)
+{
+    struct opening opening = {.o = o, .reading = reading};
+    pthread_t thread;
+    bool beside = pthread_create(&thread, NULL, open_beside, &opening) == 0;
+    int r = guard_new(o->catalogue, &s->info, child->supervisor, ret_guard, err);
+
+    if (r == 0)
+        r = hold_all(s, child, *ret_guard, err);
+    if (beside)
+        (void)pthread_join(thread, NULL); /* ours, joinable: cannot fail */
+    else
+        (void)open_beside(&opening); /* its result is in it */
+    if (r == 0 && opening.result < 0)
+        r = err_fail(err, opening.result, "%s", err_text(&opening.err, opening.result));
+    return r;
+}
+
 static void serve_requests(struct supervise_child *child, struct front *front)
 {
     struct err err = ERR_INIT;
@@ -201,12 +242,10 @@ int serve_run(void *ctx, struct supervise_child *child)
                                     .io_timeout_ms = s->reading.io_timeout_ms,
                                     .prefetch = s->reading.prefetch};
 
-    int r = open_again(s->store, s->coherent, &s->options, &s->info, &reading, &s->reading.cache,
+    int r = open_again(s->store, s->coherent, &s->options, &s->info, &s->known, &s->reading.cache,
                        &o, &err);
     if (r == 0)
-        r = guard_new(o.catalogue, &s->info, child->supervisor, &guard, &err);
-    if (r == 0)
-        r = hold_all(s, child, guard, &err);
+        r = hold_and_open(s, child, &reading, &o, &guard, &err);
     struct front_flat flat = {.name = source, .read = read_flat, .ctx = o.view};
     if (r == 0 && s->mode != MODE_FUSE) {
         (void)snprintf(source, sizeof source, ATTACH_SOURCE_FORMAT, s->info.name, s->info.version);
