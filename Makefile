@@ -56,6 +56,7 @@ fuzz: deps-test ## fuzz each parser for FUZZ_SECONDS (60) with libFuzzer
 
 install: all ## install under PREFIX (/usr/local)
 	@meson install -C $(BUILD) --no-rebuild
+	@sed -n 's|^\(/.*/grid_slurm\.so\)$$|for Slurm, one line in /etc/slurm/plugstack.conf (docs/slurm.md): required \1|p' $(BUILD)/meson-logs/install-log.txt
 
 clean: ## remove the build directories
 	rm -rf build build-asan build-tsan build-fuzz

@@ -105,6 +105,8 @@ begin
 scontrol requeue "$id"
 eventually nothing_attached
 rm -f up seen
+eventually is_state "$id" PENDING
+scontrol update JobId="$id" StartTime=now # Slurm would let it wait a while
 eventually test -e up
 : >down
 eventually is_state "$id" COMPLETED
