@@ -121,6 +121,25 @@ static void far_close(struct store *s)
 static const struct store_ops far_ops = {
     .kind = "far", .get = far_get, .get_async = far_get_async, .close = far_close};
 
+/* The same, which cannot call back: whoever asks waits. */
+static int waiting_get(struct store *s, const char *key, uint64_t offset, void *data, size_t size,
+                       size_t *ret_size, uint64_t *ret_length)
+{
+    struct far *f = (struct far *)s;
+    const struct buf *b = &f->object->bytes;
+
+    (void)poll(NULL, 0, 1);
+    *ret_size = offset >= b->size                 ? 0
+                : b->size - (size_t)offset < size ? b->size - (size_t)offset
+                                                  : size;
+    memcpy(data, b->data + offset, *ret_size);
+    f->rounds++;
+    return 0;
+}
+
+static const struct store_ops waiting_ops = {
+    .kind = "waiting", .get = waiting_get, .close = far_close};
+
 struct world {
     struct object object;
     struct far far;
@@ -128,10 +147,12 @@ struct world {
     struct fetch_object *fetched;
 };
 
+static const struct store_ops *world_ops = &far_ops;
+
 static void world_open(struct world *w, struct fetch_options o, bool automatic)
 {
     w->far = (struct far){.object = &w->object, .lock = PTHREAD_MUTEX_INITIALIZER};
-    assert_int_equal(store_init(&w->far.base, &far_ops, "far:"), 0);
+    assert_int_equal(store_init(&w->far.base, world_ops, "far:"), 0);
     w->far.automatic = automatic;
     o.store = &w->far.base;
     o.memory_bytes = LIMIT;
@@ -419,6 +440,32 @@ static void test_recall(void **state)
     object_release(&w.object);
 }
 
+/* A store that cannot call back: threads of the pool wait for it, nobody else. */
+static void test_waiting_store(void **state)
+{
+    static struct op ops[200];
+    struct world w;
+    unsigned ended = 0;
+
+    build(&w.object, PACK_KIND_DATA, SMALL, length_700, false);
+    world_ops = &waiting_ops;
+    world_open(&w, adaptive, false);
+    for (unsigned i = 0; i < 200; i++) {
+        begin_op(&ops[i], &w, small_file(i * 31 % SMALL), 700);
+        ended += ops[i].ended;
+    }
+    assert_true(ended < 200); /* some waited, and not here */
+    finish(ops, 200, ended);
+    for (uint64_t i = 1000; i < 1100; i++) {
+        struct fetch_hint hint = small_file(i);
+        check_read(&w, hint.start, 700, &hint);
+    }
+    assert_true(w.far.rounds > 3);
+    world_close(&w);
+    world_ops = &far_ops;
+    object_release(&w.object);
+}
+
 /* ---- faults ---- */
 
 static void *end_the_fault(void *arg)
@@ -657,19 +704,13 @@ static void test_fill(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rounds),
-        cmocka_unit_test(test_rounds_two_levels),
-        cmocka_unit_test(test_rounds_index),
-        cmocka_unit_test(test_one_for_all),
-        cmocka_unit_test(test_more_than_memory),
-        cmocka_unit_test(test_recall),
-        cmocka_unit_test(test_outage),
-        cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_flipped),
-        cmocka_unit_test(test_everything_once),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_next_object),
-        cmocka_unit_test(test_fill),
+        cmocka_unit_test(test_rounds),           cmocka_unit_test(test_rounds_two_levels),
+        cmocka_unit_test(test_rounds_index),     cmocka_unit_test(test_one_for_all),
+        cmocka_unit_test(test_more_than_memory), cmocka_unit_test(test_recall),
+        cmocka_unit_test(test_waiting_store),    cmocka_unit_test(test_outage),
+        cmocka_unit_test(test_silence),          cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_everything_once),  cmocka_unit_test(test_random),
+        cmocka_unit_test(test_next_object),      cmocka_unit_test(test_fill),
     };
 
     log_to("/dev/null");

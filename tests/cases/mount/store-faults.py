@@ -54,6 +54,16 @@ grid('datastore', 'create', 'tree', '--name', 't')
 unread = iter(NAMES)  # what no test has read yet
 
 
+def gone(pid):
+    def is_gone():
+        try:
+            with open(f'/proc/{pid}/stat') as f:
+                return f.read().rsplit(')')[1].split()[0] == 'Z'
+        except OSError:
+            return True
+    until('the server has gone', is_gone)
+
+
 class Mount:
     def __init__(self, *options):
         os.makedirs('mnt', exist_ok=True)
@@ -65,7 +75,9 @@ class Mount:
     def __exit__(self, *_):
         rules()
         if os.path.ismount('mnt'):
+            supervisor = self.supervisor()
             grid('datastore', 'unmount', 'mnt')
+            gone(supervisor)  # else the next mount may find it, and what it remembers
 
     def supervisor(self):
         rows = json.loads(grid('datastore', 'mounts', '--json').stdout)
@@ -240,8 +252,7 @@ def test_taken_away():
         for p in cats:
             p.kill()
             p.wait(WAIT)
-        until('the server has gone', lambda: not os.path.exists(f'/proc/{supervisor}') or
-              open(f'/proc/{supervisor}/stat').read().rsplit(')')[1].split()[0] == 'Z')
+        gone(supervisor)
         if rules() < 1:
             fail('the bucket did not fail')
 
