@@ -95,6 +95,39 @@ static void test_joins_are_gathered(void **state)
     actor_close(&a);
 }
 
+/* A server that was killed leaves a lease; its next process, which knows it to be dead, sweeps it.
+ */
+static void test_sweep_of_a_family(void **state)
+{
+    static const uint8_t mine[HOLD_FAMILY_SIZE] = "family1", other[HOLD_FAMILY_SIZE] = "family2";
+    struct scene *s = *state;
+    struct actor a = {0};
+    struct hold_options options = {.text = "run r1", .text_pid = 5, .family = mine};
+    struct hold_process self = {.host = "node1", .boot_id = "boot", .pid = 77, .pid_start = 1};
+    struct hold *dead, *stranger, *next;
+
+    (void)scene_publish(s, NULL);
+    actor_open(s, &a, NULL);
+    options.self = &self;
+    assert_int_equal(hold_begin(a.c, "cats", 1, &options, &dead, NULL), 0);
+    options.family = other;
+    options.text = "run r2";
+    assert_int_equal(hold_begin(a.c, "cats", 1, &options, &stranger, NULL), 0);
+    options.family = mine;
+    options.text = "run r3";
+    assert_int_equal(hold_begin(a.c, "cats", 1, &options, &next, NULL), 0);
+    assert_int_equal(keys_under(s, "l/cats/1/"), 3);
+    hold_sweep(a.c, "cats", 1, mine, next);
+    assert_int_equal(keys_under(s, "l/cats/1/"), 2);
+    hold_sweep(a.c, "cats", 1, mine, NULL);
+    assert_int_equal(keys_under(s, "l/cats/1/"), 1);
+    hold_end(stranger);
+    assert_int_equal(keys_under(s, "l/cats/1/"), 0);
+    hold_end(next);
+    hold_end(dead);
+    actor_close(&a);
+}
+
 static void test_thousands_of_jobs(void **state)
 {
     struct scene *s = *state;
@@ -446,6 +479,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH_SCENES(test_one_lease_renewed),
         BOTH_SCENES(test_joins_are_gathered),
+        BOTH_SCENES(test_sweep_of_a_family),
         BOTH_SCENES(test_thousands_of_jobs),
         BOTH_SCENES(test_an_outage),
         BOTH_SCENES(test_suspended),
