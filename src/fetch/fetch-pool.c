@@ -26,14 +26,32 @@ static struct get *take_startable(struct fetch *f)
     return g;
 }
 
-/* With the lock, given up meanwhile. False: there is nothing to do. */
+/* With the lock: what came for somebody who waits. */
+static struct get *take_wanted(struct fetch *f)
+{
+    struct get *g = f->ended.first;
+
+    while (g && g->ahead)
+        g = g->next;
+    if (g)
+        get_list_remove(&f->ended, g);
+    return g;
+}
+
+/* With the lock, given up meanwhile. False: there is nothing to do. Beginning goes before verifying
+ * what nobody waits for yet: else the store has nothing to do meanwhile. */
 static bool work_once(struct fetch *f)
 {
-    struct get *ended = get_list_take(&f->ended);
+    struct get *ended = take_wanted(f);
     struct get *begun = ended ? NULL : take_startable(f);
 
+    if (!ended && !begun) {
+        if (f->ahead_work && ahead_step(f))
+            return true;
+        ended = get_list_take(&f->ended);
+    }
     if (!ended && !begun)
-        return f->ahead_work && ahead_step(f);
+        return false;
     pthread_mutex_unlock(&f->lock);
     if (ended)
         verify_get(ended);
