@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A mounted tree from a program's side: system calls that cp and diff do not make. Compared with the
 directory that was stored wherever the two can be compared. MODE says how it is mounted."""
-import errno, hashlib, mmap, os, random, stat, subprocess, sys, threading
+import errno, hashlib, json, mmap, os, random, stat, subprocess, sys, threading, time
 
 GRID = os.environ['GRID']
 MODE = os.environ.get('MODE', 'fuse')
@@ -15,6 +15,16 @@ def grid(*args, check=True):
 
 def mount(check=True):
     return grid('datastore', 'mount', 't', 'mnt', '--mode', MODE, check=check)
+
+
+def unmount_and_wait():
+    """Until the server has ended: else the next mount may find it, with what it has read before."""
+    servers = [row['server'] for row in json.loads(grid('datastore', 'mounts', '--json').stdout)]
+    grid('datastore', 'unmount', 'mnt')
+    end = time.time() + 60
+    while any(os.path.exists(f'/proc/{pid}/exe') for pid in servers):
+        assert time.time() < end, 'the server lives on'
+        time.sleep(0.05)
 
 
 def skip(why):
@@ -220,7 +230,7 @@ def xattrs():
 
 def damage():
     """One damaged leaf: its pages give EIO, all others the right bytes; the log names pack and offset."""
-    grid('datastore', 'unmount', 'mnt')
+    unmount_and_wait()
     with open('tree/big', 'rb') as f:
         whole = f.read()
     packs = [os.path.join(d, f) for d, _, files in os.walk('store/p') for f in files]
