@@ -142,9 +142,9 @@ struct attach_server_job {
     struct attach_record record; /* its mountpoint is what people see */
     attach_serve_fn *serve;
     void *serve_ctx;
-    int talk_fd;           /* the command comes from here, the answer goes there */
-    int life_fd;           /* open as long as it or its child lives */
-    int listen_fd;         /* of a shared one: where jobs come; else -1 */
+    int talk_fd;          /* the command comes from here, the answer goes there */
+    int life_fd;          /* open as long as it or its child lives */
+    int listen_fd;        /* of a shared one: where jobs come; else -1 */
     uint64_t socket_mark; /* and how its name is known to be ours */
 };
 

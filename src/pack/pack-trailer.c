@@ -223,8 +223,7 @@ int pack_trailer_group(const struct pack_trailer *t, uint32_t number, struct pac
 }
 
 int pack_group_page(const struct pack_trailer *t, const void *group,
-                    const struct pack_page_ref *group_ref, uint32_t page,
-                    struct pack_page_ref *ret)
+                    const struct pack_page_ref *group_ref, uint32_t page, struct pack_page_ref *ret)
 {
     if (t->shape.group_count == 0 || page >= t->shape.page_count ||
         page / PACK_PAGE_LEAVES != group_ref->number)

@@ -230,8 +230,8 @@ int store_upload_write(struct store_upload *u, const void *data, size_t size);
 int store_upload_commit(struct store_upload *u);
 void store_upload_abort(struct store_upload *u); /* NULL is fine */
 int store_space(struct store *s, struct store_space *ret);
-/* The object as a file that lies on a disk of this machine, for the kernel to read from. -EOPNOTSUPP
- * if it lies elsewhere. */
+/* The object as a file that lies on a disk of this machine, for the kernel to read from.
+ * -EOPNOTSUPP if it lies elsewhere. */
 int store_open_local(struct store *s, const char *key, int *ret_fd);
 /* Try out what is assumed of a store that many write to (A1, A4). -EOPNOTSUPP with a sentence: it
  * does not keep it, and must not be written to. Some seconds; leaves nothing behind. */
