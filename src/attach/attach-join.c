@@ -105,7 +105,10 @@ static int ask(int link, const struct attach_item *item, enum shared_kind kind, 
     (void)snprintf(request.holder, sizeof request.holder, "%s", r->holder);
     (void)snprintf(request.mountpoint, sizeof request.mountpoint, "%s", place);
     int c = attach_send(link, &request, sizeof request, tag_fd);
-    if (c == 0)
+    /* A server that cannot serve answers before it is asked, and closes: that is told first. */
+    if (c == 0 || c == -EPIPE || c == -ECONNRESET)
+        c = attach_receive(link, &a, sizeof a, ret_mount_fd);
+    if (c == -ECONNRESET)
         c = attach_receive(link, &a, sizeof a, ret_mount_fd);
     if (c == -EAGAIN)
         return err_fail(err, -ETIMEDOUT, "the server of %s:%u does not answer", r->name,

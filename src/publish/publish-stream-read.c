@@ -19,6 +19,7 @@
 #define LEAVES_MAX   (SOURCE_PART_ITEMS + SOURCE_PART_ROOM / PACK_LEAF_MAX + 1)
 #define WAIT_MS      200 /* then progress is told, and a wish to stop is heard */
 
+/* NOLINTNEXTLINE(misc-redundant-expression): two names for what must stay one number. */
 _Static_assert(SOURCE_PIECE == PACK_BLOB_MAX, "a piece of a stream is a blob");
 _Static_assert(SOURCE_PART_ALIGN == PACK_BLOCK, "files start at blocks");
 

@@ -130,7 +130,7 @@ static int open_index(struct view *v, struct err *err)
                         m->name, m->version, key);
     if (v->index_object &&
         (!digest_equal(&v->begun.digest, &m->index.digest) || v->begun.seq != m->index.seq ||
-         memcmp(&v->begun.session, &m->index.session, sizeof m->index.session))) {
+         memcmp(&v->begun.session, &m->index.session, sizeof m->index.session) != 0)) {
         fetch_object_free(v->index_object);
         v->index_object = NULL;
     }
