@@ -76,12 +76,12 @@ with Bucket('bucket') as b:
         fail(f'drop everything: there is {cells()}')
 
 # Ctrl-C: what was fetched stays, and the next call fetches the rest.
-with Bucket('bucket', '--rate-mb', '4') as b:
+with Bucket('bucket', '--rate-mb', '0.5') as b:
     env = dict(b.env, GRID_CACHE=cache)
     p = subprocess.Popen([os.environ['GRID'], 'datastore', 'prefetch', 'x'], env=dict(os.environ, **env), stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
-    while sum(cells().values()) < 10 * MIB and p.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
+    while sum(cells().values()) < 2 * MIB and p.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
     p.send_signal(signal.SIGINT)
     words = p.stderr.read()
     if p.wait() != 130 or 'the same command goes on' not in words:
