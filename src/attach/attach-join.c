@@ -154,17 +154,23 @@ static void pause_a_little(void)
 
 int attach_shared_visible(const struct attach_item *item, struct err *err)
 {
+    const char *place = item->record.mountpoint;
     int c = -EAGAIN;
+    dev_t device;
 
     for (int i = 0; c == -EAGAIN && i < TRIES_MAX; i++) {
         AUTO(close_fd) int link = -1;
         AUTO(close_fd) int none = -1;
         if (i > 0)
             pause_a_little();
+        /* A server that was killed before it could answer may have shown it: nothing stood there
+         * when we began. */
+        if (i > 0 && attach_fuse_find(place, &device) == 0)
+            (void)attach_fuse_unmount(place, true, NULL); /* or the server says what is there */
         err_clear(err);
         c = attach_link_open(item, &link, err);
         if (c == 0)
-            c = ask(link, item, SHARED_VISIBLE, item->record.mountpoint, -1, &none, err);
+            c = ask(link, item, SHARED_VISIBLE, place, -1, &none, err);
     }
     return c;
 }

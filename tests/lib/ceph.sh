@@ -57,8 +57,13 @@ rm -rf "$d"
 mkdir -p "$d"/{mon,mgr,osd,rgw,run,log}
 trap 'code=$?; [ $code = 0 ] || { tail -n 20 "$d"/log/* >&2 || true; stop; }' EXIT
 read -r mon2 mon1 s3 sts < <(python3 -c '
-import socket
-s = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+import random, socket
+s = []
+while len(s) < 4:  # below the ports that the kernel gives to connections: nobody takes one before its daemon does
+    try:
+        s.append(socket.create_server(("127.0.0.1", random.randrange(10000, 30000))))
+    except OSError:
+        pass
 print(*[x.getsockname()[1] for x in s])')
 fsid=$(cat /proc/sys/kernel/random/uuid)
 

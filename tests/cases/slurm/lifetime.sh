@@ -6,6 +6,10 @@
 # How long a job has its datastore: until its last process ends, however that ends; meanwhile it cannot
 # be deleted.
 . "$TOP/tests/lib/cli.sh"
+[ "${SOAK:-}" = 1 ] || {
+    echo "in the soak only: it restarts Slurm's daemons, which lose a job on the way now and then"
+    exit 77
+}
 . "$TOP/tests/lib/slurm-case.sh"
 start_slurm
 
