@@ -29,7 +29,6 @@
     X(curl_easy_strerror)                                                                          \
     X(curl_global_init)                                                                            \
     X(curl_multi_add_handle)                                                                       \
-    X(curl_multi_assign)                                                                           \
     X(curl_multi_cleanup)                                                                          \
     X(curl_multi_info_read)                                                                        \
     X(curl_multi_init)                                                                             \
@@ -37,7 +36,6 @@
     X(curl_multi_poll)                                                                             \
     X(curl_multi_remove_handle)                                                                    \
     X(curl_multi_setopt)                                                                           \
-    X(curl_multi_socket_action)                                                                    \
     X(curl_multi_wakeup)                                                                           \
     X(curl_slist_append)                                                                           \
     X(curl_slist_free_all)
@@ -177,11 +175,6 @@ CURLMcode curl_multi_add_handle(CURLM *multi, CURL *easy)
     return library.curl_multi_add_handle(multi, easy);
 }
 
-CURLMcode curl_multi_assign(CURLM *multi, curl_socket_t fd, void *data)
-{
-    return library.curl_multi_assign(multi, fd, data);
-}
-
 CURLMcode curl_multi_cleanup(CURLM *multi)
 {
     return library.curl_multi_cleanup(multi);
@@ -206,11 +199,6 @@ CURLMcode curl_multi_poll(CURLM *multi, struct curl_waitfd fds[], unsigned count
 CURLMcode curl_multi_remove_handle(CURLM *multi, CURL *easy)
 {
     return library.curl_multi_remove_handle(multi, easy);
-}
-
-CURLMcode curl_multi_socket_action(CURLM *multi, curl_socket_t fd, int events, int *ret_running)
-{
-    return library.curl_multi_socket_action(multi, fd, events, ret_running);
 }
 
 CURLMcode curl_multi_wakeup(CURLM *multi)

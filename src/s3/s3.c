@@ -19,6 +19,20 @@
 
 /* ---- places ---- */
 
+int s3_parse_addressing(const char *text, enum s3_addressing *ret, struct err *err)
+{
+    if (!text || strcmp(text, "auto") == 0)
+        *ret = S3_ADDRESSING_AUTO;
+    else if (strcmp(text, "path") == 0)
+        *ret = S3_ADDRESSING_PATH;
+    else if (strcmp(text, "virtual") == 0)
+        *ret = S3_ADDRESSING_VIRTUAL;
+    else
+        return err_fail(err, -EINVAL,
+                        "addressing is \"auto\", \"path\" or \"virtual\", not \"%.80s\"", text);
+    return 0;
+}
+
 int s3_parse_location(const char *location, char ret_bucket[static 256],
                       char ret_prefix[static S3_KEY_MAX + 1], struct err *err)
 {

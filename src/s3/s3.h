@@ -49,6 +49,9 @@ int s3_new(const struct s3_options *o, struct s3 **ret, struct err *err);
 void s3_free(struct s3 *s);
 AUTO_FREE_FUNC(struct s3, s3_free);
 
+/* "auto" (or NULL), "path", "virtual". -EINVAL with a sentence. */
+int s3_parse_addressing(const char *text, enum s3_addressing *ret, struct err *err);
+
 /* "s3://bucket/prefix/" -> bucket, prefix ("" or without leading '/'). -EINVAL with a sentence. */
 int s3_parse_location(const char *location, char ret_bucket[static 256],
                       char ret_prefix[static S3_KEY_MAX + 1], struct err *err);

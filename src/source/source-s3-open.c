@@ -69,20 +69,6 @@ void source_s3_parse_terms(char *text, struct source_s3_options *o)
     }
 }
 
-static int parse_addressing(const char *text, enum s3_addressing *ret, struct err *err)
-{
-    if (!text || strcmp(text, "auto") == 0)
-        *ret = S3_ADDRESSING_AUTO;
-    else if (strcmp(text, "path") == 0)
-        *ret = S3_ADDRESSING_PATH;
-    else if (strcmp(text, "virtual") == 0)
-        *ret = S3_ADDRESSING_VIRTUAL;
-    else
-        return err_fail(err, -EINVAL,
-                        "addressing is \"auto\", \"path\" or \"virtual\", not \"%.80s\"", text);
-    return 0;
-}
-
 static int make_client(struct source_s3 *s, const struct source_s3_options *o, struct err *err)
 {
     struct s3_options c = {.endpoint = o->endpoint,
@@ -92,7 +78,7 @@ static int make_client(struct source_s3 *s, const struct source_s3_options *o, s
                            .role_arn = o->role_arn,
                            .external_id = o->external_id,
                            .connections = WINDOW_IN_FLIGHT};
-    int r = parse_addressing(o->addressing, &c.addressing, err);
+    int r = s3_parse_addressing(o->addressing, &c.addressing, err);
 
     if (r == 0)
         r = s3_new(&c, &s->s3, err);

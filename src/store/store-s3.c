@@ -279,20 +279,6 @@ const struct store_ops store_s3_ops = {
     .close = close_store,
 };
 
-static int parse_addressing(const char *text, enum s3_addressing *ret, struct err *err)
-{
-    if (!text || strcmp(text, "auto") == 0)
-        *ret = S3_ADDRESSING_AUTO;
-    else if (strcmp(text, "path") == 0)
-        *ret = S3_ADDRESSING_PATH;
-    else if (strcmp(text, "virtual") == 0)
-        *ret = S3_ADDRESSING_VIRTUAL;
-    else
-        return err_fail(err, -EINVAL,
-                        "addressing is \"auto\", \"path\" or \"virtual\", not \"%.80s\"", text);
-    return 0;
-}
-
 /* "prefix" -> "prefix/". Keys of every tool must be able to stand below it. */
 static int set_prefix(struct store_s3 *d, const char *prefix, const char *location, struct err *err)
 {
@@ -333,7 +319,7 @@ static int set_up(struct store_s3 *d, const char *location, const struct store_o
     if (r == 0)
         r = set_prefix(d, prefix, location, err);
     if (r == 0)
-        r = parse_addressing(options->addressing, &o.addressing, err);
+        r = s3_parse_addressing(options->addressing, &o.addressing, err);
     return r < 0 ? r : s3_new(&o, &d->s3, err);
 }
 
