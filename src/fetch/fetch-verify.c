@@ -347,10 +347,12 @@ static void bad_leaf(struct get *g, size_t i)
     disk_forget(g, l);
     if (g->again)
         verify_damaged(g->object, l->start, l->length, "the leaf");
+    /* Who began to wait meanwhile looks again, and has it read from the store: one look that nobody
+     * waited for proves no damage. */
     WITH_LOCK(&f->lock);
     struct memory_entry *claim = l->claim;
     l->claim = NULL;
-    ticket_tell(f, claim, -EBADMSG);
+    ticket_tell(f, claim, g->again ? -EBADMSG : 0);
     memory_give_up(&f->memory, claim);
 }
 
