@@ -44,8 +44,10 @@ run('zip', '-qry', '-1', '../www/big.zip', '.', cwd='big')
 run('tar', '-C', 'big', '--sparse', '-cf', 'www/big.tar', '.')
 run('gzip', '-1', '-k', 'www/big.tar')
 run('zip', '-qry', '-0', '../www/stored.zip', '.', cwd='tree')
-with open('www/streamed.zip', 'wb') as f:  # data descriptors, zip64
-    run('zip', '-qry', '-fd', '-', '.', cwd='tree', stdout=f)
+# Data descriptors, zip64. Not all of zip's builds stream symbolic links, which they do not compress.
+no_links = sorted(os.path.join(t, n) for t, ds, ns in os.walk(b'tree') for n in ds + ns if not os.path.islink(os.path.join(t, n)))
+with open('www/streamed.zip', 'wb') as f:
+    run('zip', '-q', '-fd', '-', *[b'.' + n.removeprefix(b'tree') for n in no_links], cwd='tree', stdout=f)
 with open('www/twice.tar.gz', 'wb') as f:  # gzip in several members, and padding
     data = open('www/a.tar', 'rb').read()
     f.write(subprocess.run(['gzip', '-1'], input=data[:1000001], stdout=subprocess.PIPE, check=True).stdout)
@@ -67,7 +69,8 @@ def compare(found, want, what, is_zip):
 wanted = {k: v if v[2] >= 0 else v[:2] + (-(-v[2] // 10**9 * 10**9),) + v[3:] for k, v in snapshot('tree').items()}
 for file in 'a.tar', 'a.tar.gz', 'a.tar.zst', 'a.tar.xz', 'gnu.tar.bz2', 'twice.tar.gz', 'a.zip', 'stored.zip', 'streamed.zip':
     create(server.url('range/' + file), 'x')
-    compare(exported('x'), wanted, file, '.zip' in file or 'gnu' in file)
+    want = {k: v for k, v in wanted.items() if v[0] != 'link'} if file == 'streamed.zip' else wanted
+    compare(exported('x'), want, file, '.zip' in file or 'gnu' in file)
     print('unpacked', file, flush=True)
 for file in 'big.tar.gz', 'big.zip':
     for how in 'range', 'plain':
