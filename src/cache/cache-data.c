@@ -173,9 +173,44 @@ uint64_t cache_missing(struct cache_object *o, uint64_t offset, uint64_t end)
 
 /* ---- writing ---- */
 
+/* What a file system may want of a write past the page cache: place, size and memory. */
+#define DIRECT_ALIGN UINT64_C(4096)
+
+/* -EINVAL: not here. The descriptor is opened anew each time: next to a write of this size that
+ * costs nothing, and there are few of them. */
+static int pwrite_direct(int fd, const uint8_t *data, size_t size, uint64_t offset)
+{
+    char path[64];
+
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    AUTO(close_fd) int direct = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+    if (direct < 0)
+        return -EINVAL;
+    return file_pwrite(direct, data, size, (off_t)offset);
+}
+
+static int write_bytes(const struct cell *cell, uint64_t offset, const uint8_t *data, size_t size,
+                       bool direct)
+{
+    uint64_t first = (offset + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
+    uint64_t end = (offset + size) / DIRECT_ALIGN * DIRECT_ALIGN;
+
+    if (!direct || first >= end || (uintptr_t)data % DIRECT_ALIGN != offset % DIRECT_ALIGN)
+        return file_pwrite(cell->fd, data, size, (off_t)offset);
+    const uint8_t *middle = data + (first - offset), *rest = data + (end - offset);
+    int r = pwrite_direct(cell->fd, middle, (size_t)(end - first), first);
+    if (r == -EINVAL)
+        r = file_pwrite(cell->fd, middle, (size_t)(end - first), (off_t)first);
+    if (r == 0)
+        r = file_pwrite(cell->fd, data, (size_t)(first - offset), (off_t)offset);
+    if (r == 0)
+        r = file_pwrite(cell->fd, rest, (size_t)(offset + size - end), (off_t)end);
+    return r;
+}
+
 /* *ret_fresh: bytes that were not there before. */
 static int write_piece(struct cache_object *o, const struct cell *cell, uint64_t offset,
-                       const void *data, size_t size, uint64_t *ret_fresh)
+                       const void *data, size_t size, bool direct, uint64_t *ret_fresh)
 {
     const struct cell_shape *s = &o->shape;
     uint64_t first = block_of(offset), end = blocks_end(offset + size);
@@ -187,7 +222,7 @@ static int write_piece(struct cache_object *o, const struct cell *cell, uint64_t
         return (int)fresh;
     int r = heads_read(cell, s, offset, size, &h);
     if (r == 0)
-        r = file_pwrite(cell->fd, data, size, (off_t)offset);
+        r = write_bytes(cell, offset, data, size, direct);
     for (size_t i = 0; r == 0 && i < h.count; i++)
         r = cell_clock_write(cell, s, h.first + i, now);
     if (r == 0)
@@ -214,7 +249,8 @@ static int acquire_named(struct cache_object *o, struct cell **ret)
     return -EAGAIN;
 }
 
-int cache_write(struct cache_object *o, uint64_t offset, const void *data, size_t size)
+static int write_all(struct cache_object *o, uint64_t offset, const void *data, size_t size,
+                     bool direct)
 {
     struct cache *c = o->cache;
     const uint8_t *from = data;
@@ -235,7 +271,7 @@ int cache_write(struct cache_object *o, uint64_t offset, const void *data, size_
         r = -EROFS;
     while (r == 0 && size > 0) {
         size_t n = size < PIECE_MAX ? size : (size_t)PIECE_MAX;
-        r = write_piece(o, cell, offset, from, n, &fresh);
+        r = write_piece(o, cell, offset, from, n, direct, &fresh);
         from += n;
         offset += n;
         size -= n;
@@ -248,6 +284,16 @@ int cache_write(struct cache_object *o, uint64_t offset, const void *data, size_
         cache_note(c, 0);
     object_release(o, cell);
     return r;
+}
+
+int cache_write(struct cache_object *o, uint64_t offset, const void *data, size_t size)
+{
+    return write_all(o, offset, data, size, false);
+}
+
+int cache_write_direct(struct cache_object *o, uint64_t offset, const void *data, size_t size)
+{
+    return write_all(o, offset, data, size, true);
 }
 
 void cache_forget(struct cache_object *o, uint64_t offset, uint64_t size)

@@ -61,6 +61,9 @@ int cache_read(struct cache_object *o, uint64_t offset, void *data, size_t size)
 uint64_t cache_missing(struct cache_object *o, uint64_t offset, uint64_t end);
 /* Keep. Errors are for counting only. -EDQUOT: there is no room for it. */
 int cache_write(struct cache_object *o, uint64_t offset, const void *data, size_t size);
+/* The same past the kernel's page cache, for what will not be read again soon; where the file
+ * system can, and `data` lies in memory as it does in the object (modulo 4096). */
+int cache_write_direct(struct cache_object *o, uint64_t offset, const void *data, size_t size);
 void cache_forget(struct cache_object *o, uint64_t offset, uint64_t size);
 
 /* Between processes one fetches a segment: 0: the caller does; -EBUSY: somebody else is at it (look

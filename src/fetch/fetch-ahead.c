@@ -23,8 +23,13 @@
  * left out. */
 #define SLACK       (512u << 10)
 #define SLACK_LARGE (192u << 10)
+/* Of a reader who is believed, the more the further reading ahead has come: the kernel asks for a
+ * megabyte at a time, several at once, and threads answer them as they come. */
+#define SLACK_MAX (4u << 20)
 /* Steps in order before a reader is believed. */
 #define STEPS 2u
+/* A reader in order that was heard of so long ago has gone. */
+#define IDLE_US INT64_C(100000)
 /* Of all gets under way; the others are for demands. */
 #define RUNNING_AHEAD_MAX 40u
 /* Pages of a table that are read at once. */
@@ -62,7 +67,8 @@ static bool is_large(const struct fetch_hint *hint)
     return hint && hint->end - hint->start > SEGMENT;
 }
 
-/* A miss. True: the first one in its segment. */
+/* A miss. True: enough of its segment to count as touched: one read in it, but inside a large file,
+ * where random reads are no sign that all of it will be read, those that have the rest read. */
 static bool touch_segment(struct fetch_object *o, uint64_t offset, const struct fetch_hint *hint)
 {
     uint64_t segment = offset / SEGMENT;
@@ -75,8 +81,9 @@ static bool touch_segment(struct fetch_object *o, uint64_t offset, const struct 
     if (++o->touches[segment] == wanted) {
         add_span(o->fetch, o, segment * SEGMENT, (segment + 1) * SEGMENT);
         o->touches[segment] = UINT8_MAX;
+        return wanted > 2;
     }
-    return o->touches[segment] == 1;
+    return wanted == 2 && o->touches[segment] == 1;
 }
 
 static void touch_series(struct fetch_series *s)
@@ -92,9 +99,20 @@ static void touch_series(struct fetch_series *s)
 
 /* ---- readers in order ---- */
 
-static bool is_near(uint64_t offset, uint64_t place, uint64_t slack)
+static bool is_near(uint64_t offset, const struct stream *s, uint64_t slack)
 {
+    uint64_t place = s->next;
+
+    if (s->window > 2 * SEGMENT)
+        slack = s->window < SLACK_MAX ? s->window : SLACK_MAX;
     return offset + slack >= place && offset <= place + slack;
+}
+
+/* The reader has come to the object behind its own, where it was expected. */
+static bool has_come_to(const struct stream *s, const struct fetch_object *o)
+{
+    return s->object && s->span.object != s->object && o->series &&
+           o->series == s->object->series && o->number == s->object->number + 1;
 }
 
 /* The reader who goes on here; or a place for a new one. */
@@ -105,10 +123,10 @@ static struct stream *find_stream(struct fetch_object *o, uint64_t offset, uint6
 
     for (unsigned i = 0; i < STREAMS; i++) {
         struct stream *s = &f->streams[i];
-        if (s->object == o && is_near(offset, s->next, slack))
+        if (s->object == o && is_near(offset, s, slack))
             return s;
-        /* It has come to the next object, where it was expected. */
-        if (s->object && s->object != o && s->span.object == o && offset <= SLACK) {
+        if (offset <= SLACK && has_come_to(s, o)) {
+            s->between -= s->span.object == o ? 0 : end_of(o);
             s->object = o;
             s->next = offset;
             return s;
@@ -125,16 +143,17 @@ static uint64_t distance(const struct stream *s)
 {
     if (s->span.object == s->object)
         return s->span.at > s->next ? s->span.at - s->next : 0;
-    return s->span.object ? end_of(s->object) - s->next + s->span.at : 0;
+    return s->span.object ? end_of(s->object) - s->next + s->between + s->span.at : 0;
 }
 
 static uint64_t window_max(const struct fetch *f)
 {
-    unsigned active = 1;
+    int64_t now = fetch_now_us();
+    unsigned active = 0;
 
     for (unsigned i = 0; i < STREAMS; i++)
-        active += f->streams[i].window > 2 * SEGMENT;
-    uint64_t share = f->ahead_max / (active > 1 ? active - 1 : 1);
+        active += f->streams[i].window > 2 * SEGMENT && now - f->streams[i].used_us < IDLE_US;
+    uint64_t share = f->ahead_max / (active > 1 ? active : 1);
     return share > SEGMENT ? share : SEGMENT;
 }
 
@@ -144,6 +163,9 @@ static void touch_stream(struct fetch_object *o, uint64_t offset, uint64_t size,
     struct stream *s = find_stream(o, offset, large ? SLACK_LARGE : SLACK);
 
     s->used = ++f->touches;
+    s->used_us = fetch_now_us();
+    if (s->window > 0)
+        f->stream_us = s->used_us;
     if (offset + size <= s->next)
         return;
     s->next = offset + size;
@@ -406,16 +428,16 @@ static bool cross_border(struct fetch *f, struct stream *s)
 {
     struct fetch_object *o = s->span.object, *next = NULL;
 
-    if (s->span.at < end_of(o) || !o->series || o != s->object)
-        return false;
-    if (s->no_next)
+    if (s->span.at < end_of(o) || !o->series || s->no_next)
         return false;
     next = open_number(f, o->series, o->number + 1);
-    if (s->span.object != o || s->object != o)
+    if (s->span.object != o || s->span.at < end_of(o))
         return true; /* somebody else took the place meanwhile: look again */
     s->no_next = !next;
-    if (next)
+    if (next) {
+        s->between += o == s->object ? 0 : end_of(o);
         s->span = (struct span){.object = next};
+    }
     return next != NULL;
 }
 
@@ -444,11 +466,38 @@ static bool step_streams(struct fetch *f, bool *ret_full)
     return false;
 }
 
+int64_t ahead_due(struct fetch *f)
+{
+    int64_t now = fetch_now_us();
+
+    if (f->fill_us == 0)
+        return INT64_MAX;
+    if (f->fill_us > now)
+        return f->fill_us;
+    f->fill_us = 0;
+    ahead_wake(f);
+    return INT64_MAX;
+}
+
+/* Readers in order go first: what is filled in is read and verified again when it is asked for. */
+static bool fill_may_run(struct fetch *f)
+{
+    if (disk_is_behind(f)) /* which wakes us */
+        return false;
+    if (fetch_now_us() - f->stream_us >= IDLE_US)
+        return true;
+    f->fill_us = f->stream_us + IDLE_US;
+    pool_keep_time(f);
+    return false;
+}
+
 static bool step_fill(struct fetch *f, bool *ret_full)
 {
     for (struct fetch_series *s = f->series; s; s = s->next) {
         if (!s->filling || s->fill.waits)
             continue;
+        if (!fill_may_run(f))
+            return false;
         if (s->fill.object && s->fill.at < end_of(s->fill.object)) {
             *ret_full = !begin_get(f, &s->fill, end_of(s->fill.object), f->ahead_get, AHEAD_FILL);
             return !*ret_full;

@@ -15,8 +15,6 @@
 /* Before a get that failed is tried again; doubled each time. The store's client has retried. */
 #define AGAIN_FIRST_US INT64_C(250000)
 #define AGAIN_MAX_US   INT64_C(5000000)
-/* What a parsed trailer may take, per byte of the trailer. */
-#define PARSED_FACTOR 3u
 /* Memory that data leaves to tables: data that came before its table waits for it, and could fill
  * all there is. */
 #define TABLE_ROOM (4u << 20)
@@ -106,29 +104,44 @@ void get_end(struct get *g, int code)
         memory_give_up(&f->memory, claim);
     }
     memory_unreserve(&f->memory, g->reserved);
+    slab_unref(&f->memory, g->slab);
     object_unref(g->object);
-    free(g->data);
     free(g->leaves);
     free(g);
     pool_wake(f);
     ahead_wake(f); /* there is room for more */
 }
 
+/* Whole blocks: their padding is part of what the disk keeps. */
+static size_t get_room(const struct get *g)
+{
+    return g->what == GET_DATA && !g->object->linked ? pack_blocks(g->size) * PACK_BLOCK : g->size;
+}
+
+/* Large ones lie in memory as in the object: what goes to the disk past the page cache wants that.
+ */
+static size_t get_shift(const struct get *g)
+{
+    return get_room(g) >= SLAB_LARGE ? g->offset % SLAB_ALIGN : 0;
+}
+
 static bool reserve(struct get *g)
 {
     struct fetch *f = g->object->fetch;
-    /* The bytes as they are read, and again as they are kept. */
-    size_t bytes = 2 * g->size + g->count * MEMORY_ENTRY_COST + g->capacity * sizeof *g->leaves;
-
-    if (g->what == GET_TAIL)
-        bytes += PARSED_FACTOR * g->object->summary.trailer_length +
-                 (g->size / PACK_PAGE + 2) * MEMORY_ENTRY_COST;
+    size_t extra = g->count * MEMORY_ENTRY_COST + g->capacity * sizeof *g->leaves;
     size_t leave = g->what == GET_DATA ? TABLE_ROOM : 0;
-    while (!memory_reserve(&f->memory, bytes, leave)) {
+
+    /* Leaves stay where they are read; of tables copies are kept. */
+    if (g->what != GET_DATA)
+        extra += g->size;
+    if (g->what == GET_TAIL)
+        extra += PARSED_FACTOR * g->object->summary.trailer_length +
+                 (g->size / PACK_PAGE + 2) * MEMORY_ENTRY_COST;
+    while (!(g->slab = slab_reserve(&f->memory, get_room(g) + get_shift(g), extra, leave))) {
         if (g->ahead || !ticket_strip(f))
             return false;
     }
-    g->reserved = bytes;
+    g->reserved = extra;
     return true;
 }
 
@@ -224,8 +237,8 @@ static bool store_answered(struct get *g)
     f->stats.retries++;
     memory_unreserve(&f->memory, g->reserved);
     g->reserved = 0;
-    free(g->data);
-    g->data = NULL;
+    slab_unref(&f->memory, g->slab);
+    g->slab = NULL;
     get_list_add(&f->delayed, g);
     pool_keep_time(f);
     return true;
@@ -251,12 +264,6 @@ static void on_got(void *ctx, int result, size_t size)
     }
     if (last)
         fetch_destroy(f);
-}
-
-/* Whole blocks: their padding is part of what the disk keeps. */
-static size_t get_room(const struct get *g)
-{
-    return g->what == GET_DATA && !g->object->linked ? pack_blocks(g->size) * PACK_BLOCK : g->size;
 }
 
 void get_read_blocking(struct get *g)
@@ -303,12 +310,13 @@ void get_start(struct get *g)
     struct fetch_object *o = g->object;
     struct fetch *f = o->fetch;
 
-    g->data = malloc(get_room(g));
-    if (g->data && disk_read(g)) {
+    bool allocated = slab_allocate(g->slab) == 0;
+    g->data = allocated ? g->slab->data + get_shift(g) : NULL;
+    if (allocated && disk_read(g)) {
         verify_get(g);
         return;
     }
-    if (!g->data) {
+    if (!allocated) {
         {
             WITH_LOCK(&f->lock);
             came(g, -ENOMEM, 0);

@@ -7,6 +7,7 @@
  *   fetch-ticket.c  who waits, what is kept for them, deadlines
  *   fetch-get.c     gets: queued, started, ended, tried again
  *   fetch-verify.c  what came is verified, and goes to those who wait
+ *   fetch-disk.c    what was verified goes to the disk's cache
  *   fetch-ahead.c   reading ahead
  *   fetch-pool.c    threads
  *
@@ -26,6 +27,8 @@
 
 /* A demand's get at most: several of them are under way at once. */
 #define GET_DEMAND_MAX (1u << 20)
+/* What a parsed trailer may take, per byte of the trailer. */
+#define PARSED_FACTOR 3u
 /* A table that is no longer than this is read together with the trailer behind it. */
 #define TAIL_MAX (128u << 10)
 
@@ -49,12 +52,13 @@ struct get {
     struct fetch_object *object;
     enum get_what what;
     uint64_t offset;
-    size_t size, reserved;
-    uint8_t *data;
-    bool ahead;     /* nobody waits for it */
-    bool counted;   /* in running_ahead */
-    bool fill;      /* of those, one that goes to the disk only */
-    bool past_disk; /* what the disk has of it is wrong */
+    size_t size, reserved; /* beside the slab */
+    struct slab *slab;     /* NULL: it waits for room */
+    uint8_t *data;         /* of the slab */
+    bool ahead;            /* nobody waits for it */
+    bool counted;          /* in running_ahead */
+    bool fill;             /* of those, one that goes to the disk only */
+    bool past_disk;        /* what the disk has of it is wrong */
     bool from_disk;
     bool again; /* it did not verify the first time */
     bool claimed_segments;
@@ -70,6 +74,17 @@ struct get {
 struct get_list {
     struct get *first, *last;
     size_t count;
+};
+
+/* Verified bytes that are to be written to the disk. */
+struct disk_write {
+    struct disk_write *next;
+    struct fetch_object *object; /* a reference */
+    struct slab *slab;           /* the same */
+    const uint8_t *data;         /* in it */
+    uint64_t offset;
+    size_t size;
+    bool direct; /* past the page cache */
 };
 
 /* ---- reading ahead ---- */
@@ -89,9 +104,11 @@ struct stream {
     struct fetch_object *object; /* NULL: none */
     uint64_t next;               /* where it will go on */
     uint64_t used;               /* order of use */
+    int64_t used_us;             /* and when */
     uint64_t window;             /* bytes to be ahead of it */
     unsigned steps;
-    struct span span; /* being read ahead; may be in the next object already */
+    struct span span; /* being read ahead; may be in an object behind already */
+    uint64_t between; /* bytes of objects between the reader's and that */
     bool no_next;     /* object */
 };
 
@@ -115,9 +132,13 @@ struct fetch_series {
 #define POOL_MAX 24u
 /* They verify: more would only compete with the readers. */
 #define POOL_WORKERS 2u
+/* The disk is one. */
+#define POOL_WRITERS 1u
 /* One get of what is read ahead: what a request costs is gone at the larger one. */
 #define GET_AHEAD_MIN (UINT64_C(1) << 20)
 #define GET_AHEAD_MAX (UINT64_C(8) << 20)
+/* Of memory, what may be read ahead. */
+#define AHEAD_SHARE 2u
 
 struct fetch {
     struct store *store; /* borrowed */
@@ -143,13 +164,17 @@ struct fetch {
     struct get_list delayed;                  /* wait for their time */
     struct get_list ended;                    /* to be verified */
     struct get_list blocking;                 /* to be read by a thread that may wait */
+    struct disk_write *writes, **writes_end;  /* oldest first */
+    uint64_t writing_bytes;                   /* queued, and being written */
     struct get *running_first, *running_last; /* oldest first */
     unsigned running;
     uint64_t running_ahead; /* bytes */
     int store_error;
-    int64_t error_us; /* when the store failed last */
-    int64_t told_us;  /* when the log was told of reads that fail */
-    uint64_t touches; /* clock of streams */
+    int64_t error_us;  /* when the store failed last */
+    int64_t told_us;   /* when the log was told of reads that fail */
+    uint64_t touches;  /* clock of streams */
+    int64_t stream_us; /* when a reader in order was heard of last */
+    int64_t fill_us;   /* when to look whether filling in may go on; 0: somebody else will */
     struct stream streams[STREAMS];
     struct span spans[SPANS]; /* what is left of segments, taken in turn */
     unsigned span_next;
@@ -157,9 +182,9 @@ struct fetch {
     uint64_t ahead_max; /* bytes read ahead that nobody has used yet */
     uint64_t ahead_get; /* of one get */
     /* threads */
-    pthread_cond_t work, block, timer, opened;
+    pthread_cond_t work, block, write, timer, opened;
     pthread_t threads[POOL_MAX], keeper;
-    unsigned thread_count, workers, blockers, idle_workers, idle_blockers;
+    unsigned thread_count, workers, blockers, writers, idle_workers, idle_blockers, idle_writers;
     int64_t timer_us; /* when the keeper will look again; 0: it is awake */
     bool keeper_runs, stopping, freed;
     unsigned asynchronous; /* gets that the store has: the last one ends what was freed before */
@@ -280,6 +305,16 @@ void verify_get(struct get *g);
 /* A line in the log, and one more in the statistics. Without the lock. */
 void verify_damaged(struct fetch_object *o, uint64_t offset, size_t size, const char *what);
 
+/* ---- the disk ---- */
+
+/* Keep [from, end) of what `g` read, borders of blocks, if it is to be kept. Without the lock;
+ * large ranges later, by a thread of their own. */
+void disk_keep(struct get *g, uint64_t from, uint64_t end);
+/* With the lock, given up meanwhile: write what waits longest. False: nothing does. */
+bool disk_write_one(struct fetch *f);
+/* With the lock: the disk is behind, and what only goes there may wait. */
+bool disk_is_behind(const struct fetch *f);
+
 /* Of a linked device, read by a thread that may wait. */
 int linked_get(struct fetch_object *o, uint64_t offset, void *data, size_t size);
 
@@ -300,6 +335,8 @@ bool ahead_step(struct fetch *f);
 void ahead_wake(struct fetch *f);
 /* With the lock: the table of this object has grown, or will not. */
 void ahead_table(struct fetch_object *o);
+/* With the lock: what waits for readers to end; gives when to look again. */
+int64_t ahead_due(struct fetch *f);
 /* With the lock: nothing of this object any more. */
 void ahead_forget(struct fetch *f, const struct fetch_object *o);
 

@@ -26,6 +26,19 @@ struct memory_key {
 struct fetch_wait;
 struct get;
 
+/* A buffer that bytes are read into, and where leaves of them stay: it lives as long as one of them
+ * does, and counts as a whole for as long. */
+struct slab {
+    struct slab *next;   /* among the spare ones */
+    unsigned references; /* of a get, of entries, of who writes it to the disk */
+    size_t capacity;     /* bytes it counts for */
+    uint8_t *data;       /* owned; at a border of SLAB_ALIGN if large; NULL: not yet allocated */
+};
+#define SLAB_ALIGN 4096u
+/* A large one: its pages are worth keeping for the next, since touching fresh ones costs as much as
+ * copying them. */
+#define SLAB_LARGE (256u << 10)
+
 struct memory_entry {
     struct memory_key key;
     struct memory_entry *chain;         /* in the bucket */
@@ -36,7 +49,8 @@ struct memory_entry {
     bool ahead;               /* read before anybody asked, and nobody has asked yet */
     size_t charge;            /* bytes that it counts for */
     size_t size;              /* of data */
-    void *data;               /* owned: a parsed trailer, or bytes from malloc() */
+    void *data;               /* a parsed trailer, or bytes from malloc(), owned; or in the slab */
+    struct slab *slab;        /* holds the data; NULL: it is the entry's own */
     struct fetch_wait *waits; /* of a claim: who waits */
     struct get *get;          /* of a claim: what will end it */
 };
@@ -48,6 +62,8 @@ struct memory {
     size_t bucket_count; /* a power of two */
     struct memory_entry **buckets;
     struct memory_entry *oldest, *newest;
+    struct slab *spare; /* large ones that nobody uses */
+    uint64_t spare_bytes;
 };
 
 /* What an entry costs beside its data, the allocator's share included. */
@@ -70,6 +86,11 @@ struct memory_entry *memory_claim(struct memory *m, const struct memory_key *key
 /* End a claim: hand over `data`, for `charge` bytes of the caller's reservation. */
 void memory_fill(struct memory *m, struct memory_entry *claim, void *data, size_t size,
                  size_t charge);
+/* The same for bytes that stay in the slab where they are. */
+void memory_fill_slab(struct memory *m, struct memory_entry *claim, struct slab *s, void *data,
+                      size_t size, size_t charge);
+/* An entry that is used again gets its bytes for itself, so that it keeps no large slab. */
+void memory_own(struct memory *m, struct memory_entry *e);
 /* End a claim with nothing. */
 void memory_give_up(struct memory *m, struct memory_entry *claim);
 
@@ -79,5 +100,12 @@ static inline void memory_unreserve(struct memory *m, size_t bytes)
 {
     m->used -= bytes;
 }
+
+/* The same for a slab of at least `size` bytes and `extra` beside it. One reference is the
+ * caller's, `extra` is to be unreserved. NULL: no room. */
+struct slab *slab_reserve(struct memory *m, size_t size, size_t extra, size_t leave);
+/* Allocate its bytes, if it has none yet; needs no lock. -ENOMEM. */
+int slab_allocate(struct slab *s);
+void slab_unref(struct memory *m, struct slab *s);
 
 #endif

@@ -11,7 +11,8 @@
 
 /* Waiting costs nothing but the stack. */
 #define BLOCKERS_MAX 16u
-_Static_assert(POOL_WORKERS + BLOCKERS_MAX <= POOL_MAX, "they fit the table of threads");
+_Static_assert(POOL_WORKERS + POOL_WRITERS + BLOCKERS_MAX <= POOL_MAX,
+               "they fit the table of threads");
 
 /* ---- work ---- */
 
@@ -98,6 +99,25 @@ static void *run_blocker(void *arg)
     return NULL;
 }
 
+/* What was verified is kept, also when all ends: it is bounded, and would have to be read again. */
+static void *run_writer(void *arg)
+{
+    struct fetch *f = arg;
+
+    pthread_mutex_lock(&f->lock);
+    for (;;) {
+        if (disk_write_one(f))
+            continue;
+        if (f->stopping)
+            break;
+        f->idle_writers++;
+        (void)pthread_cond_wait(&f->write, &f->lock); /* fails for no valid condition */
+        f->idle_writers--;
+    }
+    pthread_mutex_unlock(&f->lock);
+    return NULL;
+}
+
 /* ---- time ---- */
 
 static void sleep_until(struct fetch *f, int64_t when_us)
@@ -118,8 +138,9 @@ static void *run_keeper(void *arg)
 
     pthread_mutex_lock(&f->lock);
     while (!f->stopping) {
-        int64_t expire = ticket_expire(f), due = gets_due(f);
-        sleep_until(f, expire < due ? expire : due);
+        int64_t expire = ticket_expire(f), due = gets_due(f), ahead = ahead_due(f);
+        due = expire < due ? expire : due;
+        sleep_until(f, ahead < due ? ahead : due);
     }
     pthread_mutex_unlock(&f->lock);
     return NULL;
@@ -159,11 +180,15 @@ void pool_wake(struct fetch *f)
         add_thread(f, &f->blockers, BLOCKERS_MAX, run_blocker);
     if (f->blocking.first)
         (void)pthread_cond_signal(&f->block); /* the same */
+    if (f->writes && f->idle_writers == 0)
+        add_thread(f, &f->writers, POOL_WRITERS, run_writer);
+    if (f->writes)
+        (void)pthread_cond_signal(&f->write); /* the same */
 }
 
 void pool_keep_time(struct fetch *f)
 {
-    if (f->io_timeout_ms == 0 || f->stopping)
+    if (f->stopping)
         return;
     if (!f->keeper_runs)
         f->keeper_runs = start(f, &f->keeper, run_keeper);
@@ -178,6 +203,7 @@ void pool_stop(struct fetch *f)
         f->stopping = true;
         (void)pthread_cond_broadcast(&f->work); /* valid conditions, all of them */
         (void)pthread_cond_broadcast(&f->block);
+        (void)pthread_cond_broadcast(&f->write);
         (void)pthread_cond_signal(&f->timer);
     }
     for (unsigned i = 0; i < f->thread_count; i++)

@@ -119,6 +119,7 @@ static void was_used(struct fetch *f, struct memory_entry *e)
         return;
     }
     memory_used_now(&f->memory, e);
+    memory_own(&f->memory, e);
 }
 
 /* What memory has at the beginning of what is left. The number of bytes, 0: nothing; -EPROTO. */

@@ -50,17 +50,13 @@ static void end_with(struct get *g, int code)
     object_unref(o);
 }
 
-/* With the lock: hand over `data`. */
+/* With the lock: hand over `data`, a copy. */
 static void fill(struct get *g, struct memory_entry *claim, void *data, size_t size, size_t charge)
 {
     struct fetch *f = g->object->fetch;
 
-    if (claim->ahead)
-        f->stats.ahead_bytes += size;
     memory_fill(&f->memory, claim, data, size, charge);
     g->reserved -= charge;
-    if (claim->key.kind == MEMORY_LEAF)
-        f->stats.bytes_verified += size;
     ticket_tell(f, claim, 0);
 }
 
@@ -73,26 +69,13 @@ static bool on_its_way(struct fetch_object *o, enum memory_kind kind, uint32_t n
     return e && !e->loaded;
 }
 
-/* ---- the disk ---- */
-
-/* Keep what was verified: `from` and `end` are borders of blocks. Failures are the cache's to
- * count.
- */
-static void disk_write(struct get *g, uint64_t from, uint64_t end)
-{
-    struct fetch_object *o = g->object;
-
-    if (o->disk && !g->from_disk && end > from)
-        (void)cache_write(o->disk, from, g->data + (from - g->offset), (size_t)(end - from));
-}
+/* ---- again ---- */
 
 static void disk_forget(struct get *g, const struct get_leaf *l)
 {
     if (g->object->disk && g->from_disk)
         cache_forget(g->object->disk, l->start, l->length);
 }
-
-/* ---- again ---- */
 
 /* The same range once more: from the store, if the disk had it wrong; else a second and last time.
  * The claims go along. */
@@ -176,16 +159,13 @@ static void verify_trailer(struct get *g)
     }
     if (g->size > s->trailer_length)
         keep_pages(g, t);
-    disk_write(g, g->offset, g->offset + g->size);
+    disk_keep(g, g->offset, g->offset + g->size);
     {
         WITH_LOCK(&o->fetch->lock);
-        size_t charge = g->reserved - 2 * g->size; /* what was meant for it, at most */
         struct memory_entry *claim = g->leaves[0].claim;
         g->leaves[0].claim = NULL;
         fill(g, claim, t, s->trailer_length,
-             charge < 3 * (size_t)s->trailer_length + MEMORY_ENTRY_COST
-                 ? 3 * (size_t)s->trailer_length + MEMORY_ENTRY_COST
-                 : charge);
+             PARSED_FACTOR * (size_t)s->trailer_length + MEMORY_ENTRY_COST);
     }
     end_with(g, 0);
 }
@@ -238,7 +218,7 @@ static enum outcome verify_page(struct get *g, size_t i, int *ret_code)
         }
     }
     if (r == 0)
-        disk_write(g, l->start, l->start + PACK_PAGE);
+        disk_keep(g, l->start, l->start + PACK_PAGE);
     *ret_code = r;
     return r == -EBADMSG && !g->again ? AGAIN : DONE;
 }
@@ -310,23 +290,21 @@ static bool hold_or_resolve(struct get *g)
 static void keep_leaf(struct get *g, struct get_leaf *l)
 {
     struct fetch *f = g->object->fetch;
-    bool whole = g->count == 1 && l->start == g->offset && l->length == g->size;
-    uint8_t *data = whole ? NULL : malloc(l->length);
-
-    if (!whole && data)
-        memcpy(data, g->data + (l->start - g->offset), l->length);
     WITH_LOCK(&f->lock);
+
     struct memory_entry *claim = l->claim;
     l->claim = NULL;
-    if (whole)
-        data = take_ptr(&g->data);
-    if (data && (!g->fill || claim->waits)) {
-        fill(g, claim, data, l->length, l->length + MEMORY_ENTRY_COST);
+    f->stats.bytes_verified += l->length;
+    if (g->fill && !claim->waits) {
+        memory_give_up(&f->memory, claim);
         return;
     }
-    free(data);
-    ticket_tell(f, claim, whole || data ? 0 : -ENOMEM);
-    memory_give_up(&f->memory, claim);
+    if (claim->ahead)
+        f->stats.ahead_bytes += l->length;
+    memory_fill_slab(&f->memory, claim, g->slab, g->data + (l->start - g->offset), l->length,
+                     MEMORY_ENTRY_COST);
+    g->reserved -= MEMORY_ENTRY_COST;
+    ticket_tell(f, claim, 0);
 }
 
 /* Leaf i does not match. */
@@ -382,18 +360,13 @@ static void verify_data(struct get *g)
             continue;
         }
         if (l->start != end) {
-            disk_write(g, from, end);
+            disk_keep(g, from, end);
             from = l->start;
         }
         end = l->start + pack_blocks(l->length) * PACK_BLOCK;
-        /* The buffer of a single leaf is handed on: so the disk comes first. */
-        if (g->count == 1) {
-            disk_write(g, from, end);
-            from = end;
-        }
         keep_leaf(g, l);
     }
-    disk_write(g, from, end);
+    disk_keep(g, from, end);
     end_with(g, 0);
 }
 

@@ -25,6 +25,7 @@ static int init_locks(struct fetch *f)
         r = -ENOMEM;
     if (r == 0 &&
         (pthread_cond_init(&f->work, NULL) != 0 || pthread_cond_init(&f->block, NULL) != 0 ||
+         pthread_cond_init(&f->write, NULL) != 0 ||
          pthread_cond_init(&f->timer, &attributes) != 0 ||
          pthread_cond_init(&f->opened, NULL) != 0))
         r = -ENOMEM;
@@ -54,9 +55,11 @@ int fetch_new(const struct fetch_options *o, struct fetch **ret)
     f->quick = store_is_quick(o->store);
     f->async = store_has_async(o->store);
     f->cache = f->quick ? NULL : o->cache; /* a second copy on the same machine is worth nothing */
-    f->ahead_max = f->memory.limit / 3;
+    f->ahead_max = f->memory.limit / AHEAD_SHARE;
     f->ahead_get = f->ahead_max / 16 < GET_AHEAD_MIN ? GET_AHEAD_MIN : f->ahead_max / 16;
     f->ahead_get = f->ahead_get < GET_AHEAD_MAX ? f->ahead_get : GET_AHEAD_MAX;
+    /* A leaf less, a leaf more: all fit slabs of one size. */
+    f->ahead_get = f->ahead_get / SLAB_LARGE * SLAB_LARGE - SLAB_ALIGN;
     *ret = take_ptr(&f);
     return 0;
 }
@@ -71,6 +74,7 @@ void fetch_destroy(struct fetch *f)
     memory_release(&f->memory);
     (void)pthread_cond_destroy(&f->work); /* nobody uses them any more */
     (void)pthread_cond_destroy(&f->block);
+    (void)pthread_cond_destroy(&f->write);
     (void)pthread_cond_destroy(&f->timer);
     (void)pthread_cond_destroy(&f->opened);
     (void)pthread_mutex_destroy(&f->lock);
@@ -103,6 +107,8 @@ void fetch_free(struct fetch *f)
         end_all(&f->delayed);
         end_all(&f->ended);
         end_all(&f->blocking);
+        while (disk_write_one(f)) /* no thread could be started */
+            continue;
         WITH_LOCK(&f->objects_lock);
         for (struct fetch_object *o = f->objects; o; o = o->next) {
             if (o->disk)
