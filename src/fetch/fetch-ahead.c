@@ -26,8 +26,12 @@
 /* Of a reader who is believed, the more the further reading ahead has come: the kernel asks for a
  * megabyte at a time, several at once, and threads answer them as they come. */
 #define SLACK_MAX (4u << 20)
-/* Steps in order before a reader is believed. */
-#define STEPS 2u
+/* Steps in order, and bytes, before a reader is believed: a small file that is read by itself, with
+ * what the kernel reads behind it, is no order. */
+#define STEPS    2u
+#define BELIEVED (384u << 10)
+/* A window that only a reader gets who has gone on for some time. */
+#define FIRM (4u * SEGMENT)
 /* A reader in order that was heard of so long ago has gone. */
 #define IDLE_US INT64_C(100000)
 /* Of all gets under way; the others are for demands. */
@@ -103,7 +107,7 @@ static bool is_near(uint64_t offset, const struct stream *s, uint64_t slack)
 {
     uint64_t place = s->next;
 
-    if (s->window > 2 * SEGMENT)
+    if (s->window >= FIRM)
         slack = s->window < SLACK_MAX ? s->window : SLACK_MAX;
     return offset + slack >= place && offset <= place + slack;
 }
@@ -152,7 +156,7 @@ static uint64_t window_max(const struct fetch *f)
     unsigned active = 0;
 
     for (unsigned i = 0; i < STREAMS; i++)
-        active += f->streams[i].window > 2 * SEGMENT && now - f->streams[i].used_us < IDLE_US;
+        active += f->streams[i].window >= FIRM && now - f->streams[i].used_us < IDLE_US;
     uint64_t share = f->ahead_max / (active > 1 ? active : 1);
     return share > SEGMENT ? share : SEGMENT;
 }
@@ -164,12 +168,13 @@ static void touch_stream(struct fetch_object *o, uint64_t offset, uint64_t size,
 
     s->used = ++f->touches;
     s->used_us = fetch_now_us();
-    if (s->window > 0)
+    if (s->window > FIRM)
         f->stream_us = s->used_us;
     if (offset + size <= s->next)
         return;
+    s->run += offset + size - s->next;
     s->next = offset + size;
-    if (++s->steps < STEPS)
+    if (++s->steps < STEPS || s->run < BELIEVED)
         return;
     if (s->window == 0) {
         s->window = SEGMENT;

@@ -106,6 +106,7 @@ struct stream {
     uint64_t used;               /* order of use */
     int64_t used_us;             /* and when */
     uint64_t window;             /* bytes to be ahead of it */
+    uint64_t run;                /* bytes of them */
     unsigned steps;
     struct span span; /* being read ahead; may be in an object behind already */
     uint64_t between; /* bytes of objects between the reader's and that */

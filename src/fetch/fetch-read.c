@@ -148,7 +148,6 @@ static ssize_t read_memory(struct reading *x, const struct place *linked, bool w
         f->stats.bytes_memory += n;
     }
     was_used(f, e);
-    ahead_touch(x->object, x->offset, n, x->hint, false);
     copy_out(f, e, at, x->data, n);
     return (ssize_t)n;
 }
@@ -295,9 +294,18 @@ static int read_missing(struct reading *x, struct fetch_ticket *t)
 
 /* ---- reading ---- */
 
+/* One step of a reader, however many leaves it is. */
+static void touch(const struct reading *x)
+{
+    WITH_LOCK(&x->object->fetch->lock);
+
+    ahead_touch(x->object, x->offset, x->size, x->hint, false);
+}
+
 static int run_reading(struct fetch_ticket *t, void *ctx)
 {
-    struct reading x = *(struct reading *)ctx;
+    const struct reading *all = ctx;
+    struct reading x = *all;
     unsigned looks = 0;
 
     while (x.size > 0) {
@@ -320,6 +328,7 @@ static int run_reading(struct fetch_ticket *t, void *ctx)
         x.offset += (uint64_t)n;
         x.size -= (size_t)n;
     }
+    touch(all);
     return 0;
 }
 
