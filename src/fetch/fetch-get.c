@@ -274,7 +274,10 @@ void get_read_blocking(struct get *g)
     bool again;
     int r;
 
-    g->start_us = fetch_now_us();
+    {
+        WITH_LOCK(&f->lock);
+        g->start_us = fetch_now_us();
+    }
     if (o->linked) {
         r = linked_get(o, g->offset, g->data, g->size);
         got = g->size;
@@ -337,8 +340,8 @@ void get_start(struct get *g)
     {
         WITH_LOCK(&f->lock);
         f->asynchronous++;
+        g->start_us = fetch_now_us();
     }
-    g->start_us = fetch_now_us();
     int r = store_get_async(f->store, o->key, g->offset, g->data, get_room(g), on_got, g);
     if (r < 0)
         on_got(g, r, 0);
