@@ -311,7 +311,9 @@ static void list(const struct request *q, struct answer *a)
     p.bucket[strcspn(p.bucket, "/")] = '\0';
     (void)request_query(q, "prefix", p.prefix, sizeof p.prefix); /* each of these may lack */
     (void)request_query(q, "delimiter", p.delimiter, sizeof p.delimiter);
-    if (!request_query(q, "continuation-token", p.after, sizeof p.after))
+    if (request_query(q, "continuation-token", p.after, sizeof p.after))
+        (void)request_decode(p.after); /* clients give it back as they got it, encoded */
+    else
         (void)request_query(q, "start-after", p.after, sizeof p.after);
     if (request_query(q, "max-keys", max, sizeof max) && strtoull(max, NULL, 10) < PAGE_MAX)
         p.max = (size_t)strtoull(max, NULL, 10);
@@ -333,6 +335,15 @@ static void list(const struct request *q, struct answer *a)
         with_xml(a, &xml);
 }
 
+/* No object has versions. */
+static void say_versioning(struct answer *a)
+{
+    AUTO(buf_release) struct buf xml = BUF_INIT(256);
+
+    (void)buf_append_str(&xml, "<?xml version=\"1.0\"?><VersioningConfiguration/>"); /* it fits */
+    with_xml(a, &xml);
+}
+
 void answer_make(const struct request *q, const struct target *body, struct answer *ret)
 {
     struct upload *u = find_upload(q);
@@ -342,7 +353,9 @@ void answer_make(const struct request *q, const struct target *body, struct answ
     ret->fd = -1;
     ret->from = ret->size = 0;
     if (!slash || !slash[1]) {
-        if (is(q, "GET"))
+        if (is(q, "GET") && request_query(q, "versioning", none, sizeof none))
+            say_versioning(ret);
+        else if (is(q, "GET"))
             list(q, ret);
         else
             empty(ret, "200 OK");

@@ -56,6 +56,11 @@ bool request_query(const struct request *q, const char *name, char *ret, size_t 
     return false;
 }
 
+bool request_decode(char *text)
+{
+    return decode(text, strlen(text), text, strlen(text) + 1);
+}
+
 static void take_header(struct request *q, const char *name, const char *value)
 {
     if (strcasecmp(name, "content-length") == 0)

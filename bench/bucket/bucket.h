@@ -40,6 +40,8 @@ struct request {
 int request_parse(char *head, struct request *ret);
 /* The decoded value of a parameter; false: there is none. */
 bool request_query(const struct request *q, const char *name, char *ret, size_t size);
+/* In place; false: it holds a NUL. */
+bool request_decode(char *text);
 
 /* ---- objects: bucket-objects.c ---- */
 

@@ -111,17 +111,18 @@ static int advance(struct listing *l, struct s3_page *p, struct err *err)
     return 0;
 }
 
-/* Hand out a page's rows. `before`: the last key of the page before. */
-static int hand_out(struct listing *l, const struct s3_page *p, const char *before, struct err *err)
+/* Leave in the page what was asked for. `before`: the last key of the page before. */
+static int filter(struct listing *l, struct s3_page *p, const char *before, size_t *ret,
+                  struct err *err)
 {
     const struct s3_list_options *o = l->o;
     const char *prefix = o->prefix ? o->prefix : "";
+    size_t length = strlen(prefix), kept = 0;
 
     for (size_t i = 0; i < p->rows.count; i++) {
-        const struct s3_page_row *row = &p->rows.at[i];
-        struct s3_entry e = {.key = row->key, .is_prefix = row->is_prefix, .object = row->object};
+        struct s3_entry *row = &p->rows.at[i];
 
-        if (strncmp(row->key, prefix, strlen(prefix)) != 0)
+        if (strncmp(row->key, prefix, length) != 0)
             return complain(l, "the server lists keys outside of the prefix", err);
         if (o->start_after && strcmp(row->key, o->start_after) <= 0)
             continue;
@@ -131,11 +132,27 @@ static int hand_out(struct listing *l, const struct s3_page *p, const char *befo
         }
         if (row->is_prefix && strcmp(row->key, before) == 0)
             continue; /* cut by the border of two pages */
-        int r = l->fn(l->ctx, &e);
-        if (r != 0)
-            return r;
+        if (kept < i) { /* a swap: the page frees all of them */
+            struct s3_entry other = p->rows.at[kept];
+            p->rows.at[kept] = *row;
+            *row = other;
+        }
+        kept++;
     }
+    *ret = kept;
     return 0;
+}
+
+/* Hand out the first rows of a page. */
+static int hand_out(struct listing *l, const struct s3_page *p, size_t count)
+{
+    int r = 0;
+
+    if (l->o->pages)
+        return count > 0 ? l->o->pages(l->ctx, p->rows.at, count) : 0;
+    for (size_t i = 0; i < count && r == 0; i++)
+        r = l->fn(l->ctx, &p->rows.at[i]);
+    return r;
 }
 
 int s3_list(struct s3 *s, const char *bucket, const struct s3_list_options *o, s3_list_fn *fn,
@@ -143,6 +160,7 @@ int s3_list(struct s3 *s, const char *bucket, const struct s3_list_options *o, s
 {
     struct listing l = {.s3 = s, .bucket = bucket, .o = o, .fn = fn, .ctx = ctx};
     char before[sizeof l.last];
+    size_t count = 0;
     int r = 0;
 
     while (r == 0 && !l.done) {
@@ -152,7 +170,9 @@ int s3_list(struct s3 *s, const char *bucket, const struct s3_list_options *o, s
         if (r == 0)
             r = advance(&l, &page, err);
         if (r == 0)
-            r = hand_out(&l, &page, before, err);
+            r = filter(&l, &page, before, &count, err);
+        if (r == 0)
+            r = hand_out(&l, &page, count);
     }
     free(l.token);
     free(l.version_id);

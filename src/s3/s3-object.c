@@ -271,22 +271,25 @@ static int has_rules(struct s3 *s, const char *bucket, const char *action, const
     return memmem(c->answer_body.data, c->answer_body.size, "<Rule>", strlen("<Rule>")) != NULL;
 }
 
-int s3_bucket_settings(struct s3 *s, const char *bucket, struct s3_bucket_settings *ret)
+int s3_bucket_versioning(struct s3 *s, const char *bucket, int *ret)
 {
     AUTO(s3_call_free) struct s3_call *c = NULL;
     char status[32] = "";
 
-    *ret = (struct s3_bucket_settings){
-        .versioning = -1,
-        .lifecycle = has_rules(s, bucket, "s3:GetLifecycleConfiguration", "lifecycle"),
-        .replication = has_rules(s, bucket, "s3:GetReplicationConfiguration", "replication"),
-    };
+    *ret = -1;
     int r = ask_setting(s, bucket, "s3:GetBucketVersioning", "versioning", &c);
     if (r == 0) {
         struct bytes body = buf_bytes(&c->answer_body);
         r = s3_xml_find(body, "VersioningConfiguration", "Status", status, sizeof status);
-        ret->versioning = r == 0 && strcmp(status, "Enabled") == 0;
+        *ret = r == 0 && strcmp(status, "Enabled") == 0;
         return 0;
     }
     return r == -EACCES || r == -EOPNOTSUPP || r == -ENOENT ? 0 : r;
+}
+
+int s3_bucket_settings(struct s3 *s, const char *bucket, struct s3_bucket_settings *ret)
+{
+    ret->lifecycle = has_rules(s, bucket, "s3:GetLifecycleConfiguration", "lifecycle");
+    ret->replication = has_rules(s, bucket, "s3:GetReplicationConfiguration", "replication");
+    return s3_bucket_versioning(s, bucket, &ret->versioning);
 }

@@ -15,7 +15,8 @@
 
 struct reader {
     struct s3_page *page;
-    struct s3_page_row row; /* the one being read; row.key owned */
+    struct s3_entry row; /* the one being read */
+    char *key;           /* its key, owned; may move on into the page */
     bool in_row, latest, is_delete_marker, has_size, has_mtime;
     bool versions, encoded, percent_space, key_count_told, truncated_told;
     uint64_t key_count, counted;
@@ -37,8 +38,8 @@ static int keep(struct reader *r, char **to, const char *text)
 
 static void drop_row(struct reader *r)
 {
-    free(r->row.key);
-    r->row = (struct s3_page_row){.key = NULL};
+    free(r->key);
+    r->key = NULL;
     r->in_row = false;
 }
 
@@ -46,7 +47,11 @@ static int open_row(struct reader *r, bool is_prefix, bool is_delete_marker)
 {
     drop_row(r);
     r->in_row = true;
+    /* Only what is read where nothing was told: the rest of its texts is rubbish behind a NUL. */
     r->row.is_prefix = is_prefix;
+    r->row.object.size = 0;
+    r->row.object.mtime_ms = 0;
+    r->row.object.etag[0] = r->row.object.version_id[0] = '\0';
     r->is_delete_marker = is_delete_marker;
     r->latest = !r->versions;
     r->has_size = r->has_mtime = is_prefix;
@@ -56,7 +61,7 @@ static int open_row(struct reader *r, bool is_prefix, bool is_delete_marker)
 static int close_row(struct reader *r)
 {
     r->counted++;
-    if (!r->row.key)
+    if (!r->key)
         return complain(r, "an object without a key");
     if (r->is_delete_marker || (r->versions && !r->row.is_prefix && !r->latest)) {
         drop_row(r);
@@ -66,9 +71,10 @@ static int close_row(struct reader *r)
         return complain(r, "an object without its size or time");
     if (r->page->rows.count >= ROWS_MAX)
         return complain(r, "too many objects in one page");
+    r->row.key = r->key;
     int result = vec_push(&r->page->rows, r->row);
     if (result == 0)
-        r->row.key = NULL;
+        r->key = NULL;
     drop_row(r);
     return result;
 }
@@ -88,7 +94,7 @@ static int read_field(struct reader *r, const char *name, const char *text)
 
     if (strcmp(name, r->row.is_prefix ? "Prefix" : "Key") == 0) {
         r->percent_space = r->percent_space || strstr(text, "%20");
-        return keep(r, &r->row.key, text);
+        return keep(r, &r->key, text);
     }
     if (r->row.is_prefix)
         return 0;
@@ -156,7 +162,18 @@ static int on_event(void *ctx, const struct s3_xml_event *e)
 
 static int by_key(const void *a, const void *b)
 {
-    return strcmp(((const struct s3_page_row *)a)->key, ((const struct s3_page_row *)b)->key);
+    return strcmp(((const struct s3_entry *)a)->key, ((const struct s3_entry *)b)->key);
+}
+
+/* Most servers give them so. */
+static void sort(struct s3_page *p)
+{
+    size_t i = 1;
+
+    while (i < p->rows.count && by_key(&p->rows.at[i - 1], &p->rows.at[i]) <= 0)
+        i++;
+    if (i < p->rows.count)
+        qsort(p->rows.at, p->rows.count, sizeof *p->rows.at, by_key);
 }
 
 static int settle(struct reader *r)
@@ -170,12 +187,11 @@ static int settle(struct reader *r)
     if (p->truncated && !p->token)
         return complain(r, "there is more, but not where");
     for (size_t i = 0; r->encoded && i < p->rows.count; i++)
-        if (s3_decode(p->rows.at[i].key, !r->percent_space) < 0)
+        if (s3_decode((char *)p->rows.at[i].key, !r->percent_space) < 0) /* it is ours */
             return complain(r, "a key that is not URL-encoded");
     if (r->encoded && r->versions && p->token && s3_decode(p->token, !r->percent_space) < 0)
         return complain(r, "a key that is not URL-encoded");
-    if (p->rows.count)
-        qsort(p->rows.at, p->rows.count, sizeof *p->rows.at, by_key);
+    sort(p);
     for (size_t i = 0; i < p->rows.count; i++) {
         size_t n = strlen(p->rows.at[i].key);
         if (n == 0 || n > S3_KEY_MAX)
@@ -189,7 +205,7 @@ static int settle(struct reader *r)
 void s3_page_release(struct s3_page *p)
 {
     for (size_t i = 0; i < p->rows.count; i++)
-        free(p->rows.at[i].key);
+        free((char *)p->rows.at[i].key);
     vec_release(&p->rows);
     free(p->token);
     free(p->version_id);
@@ -201,7 +217,14 @@ int s3_page_parse(struct bytes body, bool versions, struct s3_page *ret, struct 
     struct s3_page page = {.truncated = false};
     struct reader r = {.page = &page, .versions = versions, .err = err};
 
-    int result = s3_xml_parse(body, on_event, &r);
+    int result = s3_xml_scan(body, on_event, &r);
+    if (result == -ENOTSUP) {
+        s3_page_release(&page);
+        drop_row(&r);
+        page.truncated = false;
+        r = (struct reader){.page = &page, .versions = versions, .err = err};
+        result = s3_xml_parse(body, on_event, &r);
+    }
     if (result == 0)
         result = settle(&r);
     drop_row(&r);

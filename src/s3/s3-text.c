@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#define DAY_MS INT64_C(86400000)
+
 static bool is_unreserved(char c)
 {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -79,13 +81,24 @@ static int number_at(const char *text, int digits)
     return v;
 }
 
+/* Of the first of a month, by the calendar that always was. timegm() takes a lock and looks for time
+ * zones, for each object of a listing. */
+static int64_t days_since_1970(int year, int month)
+{
+    int64_t y = year - (month <= 2); /* years begin in March: the odd day is their last */
+    int64_t days_of_months = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5;
+
+    return 365 * y + y / 4 - y / 100 + y / 400 + days_of_months - 719468;
+}
+
 static int to_ms(struct tm *t, int ms, int64_t *ret)
 {
     if (t->tm_year < 0 || t->tm_mon < 0 || t->tm_mon > 11 || t->tm_mday < 1 || t->tm_mday > 31 ||
         t->tm_hour < 0 || t->tm_hour > 23 || t->tm_min < 0 || t->tm_min > 59 || t->tm_sec < 0 ||
         t->tm_sec > 60)
         return -EPROTO;
-    *ret = (int64_t)timegm(t) * 1000 + ms;
+    *ret = (days_since_1970(t->tm_year + 1900, t->tm_mon + 1) + t->tm_mday - 1) * DAY_MS +
+           ((t->tm_hour * 60 + t->tm_min) * 60 + t->tm_sec) * INT64_C(1000) + ms;
     return 0;
 }
 

@@ -116,6 +116,8 @@ struct s3_entry {
     struct s3_object object;
 };
 typedef int s3_list_fn(void *ctx, const struct s3_entry *e);
+/* A page's rows, at least one, ascending; borrowed as a row is. */
+typedef int s3_list_page_fn(void *ctx, const struct s3_entry *rows, size_t count);
 struct s3_list_options {
     const char *prefix;
     char delimiter;          /* '/' or 0 */
@@ -123,6 +125,7 @@ struct s3_list_options {
     const char *end_before;  /* stop at keys >= this; may be NULL */
     bool versions;           /* latest versions with their version ids */
     unsigned page;           /* keys a page; 0: 1,000 */
+    s3_list_page_fn *pages;  /* gets whole pages, and no function gets rows; may be NULL */
 };
 /* Each page in ascending order; pages as the server gives them, which most do in ascending order.
  * *ret_now_ms: its Date. */
@@ -142,6 +145,8 @@ struct s3_bucket_settings {
     int versioning, lifecycle, replication;
 };
 int s3_bucket_settings(struct s3 *s, const char *bucket, struct s3_bucket_settings *ret);
+/* Only the first of them. */
+int s3_bucket_versioning(struct s3 *s, const char *bucket, int *ret);
 /* How far the server's clock is from ours, ms (server - ours), at the last answer. */
 int64_t s3_clock_offset_ms(const struct s3 *s);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the S3 source share: which key is which file (source-s3-key.c), the listing as
- * it is kept (source-s3-rows.c), how it is made (source-s3-list.c, source-s3-split.c), and reading
- * ahead (source-s3-read.c).
+ * it is kept (source-s3-rows.c), how it is made (source-s3-list.c, source-s3-hints.c,
+ * source-s3-split.c), and reading ahead (source-s3-read.c).
  */
 #ifndef SOURCE_SOURCE_S3_INTERNAL_H
 #define SOURCE_SOURCE_S3_INTERNAL_H
@@ -97,7 +97,7 @@ void rows_object(const struct rows_cursor *c, struct s3_object *ret);
 void rows_set_changed(uint8_t *row);
 bool rows_changed(const uint8_t *row);
 
-/* ---- listing, source-s3-list.c, source-s3-split.c ---------------------------------------------
+/* ---- listing, source-s3-list.c, source-s3-hints.c, source-s3-split.c --------------------------
  */
 
 struct lister_options {
@@ -111,6 +111,37 @@ struct lister_options {
 };
 /* All below the prefix into `ret`, settled. */
 int lister_run(const struct lister_options *o, struct rows *ret, struct err *err);
+
+/* A directory to cut at: the cut is its path without the slash, so that its marker is behind it. */
+struct hint {
+    char *path; /* owned; ends in '/' */
+    bool alone; /* nothing else stands between its cut and that of the next one of its parent's */
+};
+#define HINTS_MAX 65536u
+struct hints { /* ascending */
+    struct hint *at;
+    size_t count, capacity;
+};
+/* The first one whose path is behind `key`. */
+size_t hints_first_behind(const struct hints *h, const char *key);
+/* Those whose cuts are in the range. */
+void hints_between(const struct hints *h, const char *at, const char *end, size_t *ret_first,
+                   size_t *ret_end);
+void hint_cut(const struct hint *hint, char ret[static S3_KEY_MAX + 1]);
+/* Is all that is behind its cut, up to and with `end`, below it? */
+bool hint_is_whole(const struct hints *h, size_t i, const char *end);
+void hints_release(struct hints *h);
+
+/* Rows of a listing with a delimiter, ascending, behind `last`. */
+struct hints_page {
+    VEC(struct hint) found; /* owned */
+    char last[S3_KEY_MAX + 1];
+    bool open; /* the row before was a directory; nothing stands between its cut and it */
+};
+int hints_see(struct hints_page *p, const char *key, bool is_prefix);
+/* What was found moves over, as long as there is room. */
+int hints_learn(struct hints *h, struct hints_page *p);
+void hints_page_release(struct hints_page *p);
 
 /* Which kinds of bytes were seen where in keys; far behind, places share a row. */
 #define SPLIT_PLACES 64u

@@ -8,7 +8,8 @@
  * it is known; else it asks for the directories below one that the range stands in; else
  * somewhere in between (source-s3-split.c). The range keeps what is below the cut, and the worker
  * lists what is behind it. So small prefixes cost one request, and a range is only cut while
- * somebody would else be idle: no directory costs a request because it is one.
+ * somebody would else be idle: no directory costs a request because it is one. Where directories
+ * have about a page each, or more, one is cut off at a time, and listed by its prefix.
  *
  * Ranges are disjoint whatever the cuts are, so a bad cut costs a request and never a key.
  */
@@ -17,9 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WORKERS      16u /* LISTs at once: each is some ms of a server's CPU time */
+#define WORKERS      32u /* LISTs at once: each is some ms of a server's CPU time */
 #define WORKERS_MAX  64u
-#define HINTS_MAX    65536u /* directories that are remembered to cut at */
 #define ASKED_MAX    4096u  /* directories that were asked for their directories */
 #define CUTS_MAX     3u     /* of one range that nothing is known of yet */
 #define PAGE         1000u  /* keys a request gives */
@@ -40,9 +40,11 @@ struct range {
     uint64_t number, cut_from_number; /* a worker's next range has another number */
     uint64_t rows;                    /* since a cut of it held something */
     size_t common;                    /* bytes that all keys of the last page began with */
-    size_t page_common;               /* of this page, so far */
     size_t varies; /* in this byte keys differ, else there would be none in this range */
-    unsigned in_page;
+    char start[S3_KEY_MAX + 1];
+    uint64_t listed;        /* rows since the start */
+    uint64_t per_directory; /* rows that a directory has, by what was listed; 0: not known */
+    char whole_path[S3_KEY_MAX + 1]; /* all of it is below that; "": not known */
     struct rows_builder builder;
 };
 
@@ -62,7 +64,7 @@ struct lister {
     int result;
     struct err err;
     struct split_alphabet alphabet;
-    VEC(char *) hints; /* owned; ascending */
+    struct hints hints;
     VEC(struct asked) asked;
     struct rows rows; /* what is complete */
     uint64_t files, bytes;
@@ -105,43 +107,57 @@ static void end_cut(struct lister *l, struct range *range, bool holds)
     pthread_cond_broadcast(&l->changed);
 }
 
-static int take_row(void *ctx, const struct s3_entry *e)
+/* How many rows of a page are the range's; its place moves behind them, so that a cut meanwhile is
+ * behind them too. Under the lock. */
+static size_t claim(struct lister *l, struct range *range, const struct s3_entry *rows,
+                    size_t count)
+{
+    size_t prefix = strlen(l->o->prefix), n = count;
+    bool was_long = range->rows >= PAGE;
+
+    while (range->has_end && n > 0 && strcmp(rows[n - 1].key + prefix, range->end) > 0)
+        n--;
+    if (n == 0)
+        return 0;
+    const char *last = rows[n - 1].key + prefix;
+    range->common = common_length(rows[0].key + prefix, last, S3_KEY_MAX);
+    memcpy(range->at, last, strlen(last) + 1);
+    range->rows = n < count ? 0 : range->rows + n; /* 0: it is at its end, so nobody cuts it */
+    range->listed += n;
+    l->files += n;
+    for (size_t i = 0; i < n; i++) {
+        l->bytes += rows[i].object.size;
+        if (i % 16 == 0) /* is enough */
+            split_learn(&l->alphabet, rows[i].key + prefix);
+    }
+    bool is_long = range->rows >= PAGE && !was_long;
+    if (!range->proven || is_long) {
+        range->proven = true;
+        end_cut(l, range, true);
+        if (is_long)
+            pthread_cond_broadcast(&l->changed); /* now it may be cut */
+    }
+    return n;
+}
+
+static int take_page(void *ctx, const struct s3_entry *rows, size_t count)
 {
     struct worker *w = ctx;
     struct lister *l = w->l;
-    struct range *range = w->range;
-    const char *key = e->key + strlen(l->o->prefix);
+    size_t prefix = strlen(l->o->prefix), mine;
 
-    WITH_LOCK(&l->lock);
-    if (l->result < 0 || is_interrupted(l))
-        return 1;
-    if (range->has_end && strcmp(key, range->end) > 0)
-        return 1;
-    int r = rows_add(&range->builder, key, &e->object);
-    if (r < 0)
-        return r;
-    range->page_common =
-        range->in_page == 0 ? strlen(key) : common_length(key, range->at, range->page_common);
-    if (range->page_common < range->common)
-        range->common = range->page_common;
-    if (++range->in_page == PAGE) {
-        range->in_page = 0;
-        range->common = range->page_common;
+    {
+        WITH_LOCK(&l->lock);
+        if (l->result < 0 || is_interrupted(l))
+            return 1;
+        mine = claim(l, w->range, rows, count);
     }
-    memcpy(range->at, key, strlen(key) + 1);
-    range->rows++;
-    l->files++;
-    l->bytes += e->object.size;
-    /* One key in sixteen is enough. */
-    if (range->rows % 16 == 1)
-        split_learn(&l->alphabet, key);
-    if (!range->proven || range->rows == PAGE) {
-        range->proven = true;
-        end_cut(l, range, true);
-        if (range->rows == PAGE)
-            pthread_cond_broadcast(&l->changed); /* now it may be cut */
+    for (size_t i = 0; i < mine; i++) {
+        int r = rows_add(&w->range->builder, rows[i].key + prefix, &rows[i].object);
+        if (r < 0)
+            return r;
     }
-    return 0;
+    return mine < count;
 }
 
 static void whole_key(const struct lister *l, const char *key, char ret[static S3_KEY_MAX + 1])
@@ -159,19 +175,21 @@ static void fail(struct lister *l, int code, const struct err *why)
 }
 
 /* The range is empty or behind its worker; the worker is free. */
-static void list_range(struct worker *w, bool has_start)
+static void list_range(struct worker *w)
 {
     struct lister *l = w->l;
     struct range *range = w->range;
-    char start[S3_KEY_MAX + 1];
+    char start[S3_KEY_MAX + 1], prefix[S3_KEY_MAX + 1];
     struct err err = ERR_INIT;
-    struct s3_list_options o = {.prefix = l->o->prefix, .versions = l->o->versions, .page = PAGE};
+    struct s3_list_options o = {
+        .prefix = prefix, .versions = l->o->versions, .page = PAGE, .pages = take_page};
 
-    if (has_start) {
-        whole_key(l, range->at, start);
+    whole_key(l, range->whole_path, prefix);
+    if (!range->whole_path[0] && range->start[0]) {
+        whole_key(l, range->start, start);
         o.start_after = start;
     }
-    int r = s3_list(l->o->s3, l->o->bucket, &o, take_row, w, NULL, &err);
+    int r = s3_list(l->o->s3, l->o->bucket, &o, NULL, w, NULL, &err);
     WITH_LOCK(&l->lock);
     if (r == -EPROTO && !err.text[0])
         r = err_fail(&err, r, "cannot list s3://%s/%s: the server's pages are out of order",
@@ -190,32 +208,48 @@ static void list_range(struct worker *w, bool has_start)
 /* ---- cutting ----------------------------------------------------------------------------------
  */
 
-static size_t first_hint_behind(const struct lister *l, const char *key)
+/* Which directory to cut at: the one in the middle of those that are known in what is left of the
+ * range, or the last one alone; and how many there are. */
+static bool pick_hint(const struct lister *l, const struct range *range, size_t *ret,
+                      size_t *ret_count)
 {
-    size_t low = 0, high = l->hints.count;
+    const char *to = range->has_end ? range->end : NULL;
+    char cut[S3_KEY_MAX + 1];
+    size_t first, end;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (strcmp(l->hints.at[mid], key) > 0)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return low;
-}
-
-/* The directory in the middle of those that are known in what is left of the range. */
-static bool cut_at_hint(const struct lister *l, const struct range *range,
-                        char ret[static S3_KEY_MAX + 1])
-{
-    size_t first = first_hint_behind(l, range->at), end = l->hints.count;
-
-    if (range->has_end)
-        end = first_hint_behind(l, range->end);
+    hints_between(&l->hints, range->at, to, &first, &end);
     if (first >= end)
         return false;
-    (void)snprintf(ret, S3_KEY_MAX + 1, "%s", l->hints.at[first + (end - first) / 2]); /* a key */
-    return !range->has_end || strcmp(ret, range->end) < 0;
+    *ret = range->per_directory >= PAGE / 2 ? end - 1 : first + (end - first) / 2;
+    *ret_count = end - first;
+    hint_cut(&l->hints.at[*ret], cut);
+    return strcmp(cut, range->at) > 0 && (!to || strcmp(cut, to) < 0);
+}
+
+/* Rows in it that nobody has listed, by its directories; 0: not known, or none to cut at. */
+static uint64_t rows_left(const struct lister *l, struct range *range)
+{
+    size_t hint, count, seen = hints_first_behind(&l->hints, range->at) -
+                               hints_first_behind(&l->hints, range->start);
+
+    if (range->listed >= PAGE && l->hints.count > 0)
+        range->per_directory = range->listed / (seen > 0 ? seen : 1);
+    return pick_hint(l, range, &hint, &count) ? count * range->per_directory : 0;
+}
+
+/* `ret_whole`: all that is behind the cut is below that path; "": not so. */
+static bool cut_at_hint(const struct lister *l, const struct range *range,
+                        char ret[static S3_KEY_MAX + 1], char ret_whole[static S3_KEY_MAX + 1])
+{
+    size_t i, count;
+
+    ret_whole[0] = '\0';
+    if (!pick_hint(l, range, &i, &count))
+        return false;
+    hint_cut(&l->hints.at[i], ret);
+    if (hint_is_whole(&l->hints, i, range->has_end ? range->end : NULL))
+        (void)snprintf(ret_whole, S3_KEY_MAX + 1, "%s", l->hints.at[i].path); /* a key */
+    return true;
 }
 
 static bool was_asked(const struct lister *l, const char *path, size_t length, const char *at)
@@ -253,8 +287,7 @@ static bool find_unasked(const struct lister *l, const struct range *range, size
 
 struct asking {
     struct lister *l;
-    VEC(char *) found;
-    char last[S3_KEY_MAX + 1];
+    struct hints_page page;
     unsigned rows;
     bool stopped;
 };
@@ -262,37 +295,12 @@ struct asking {
 static int take_prefix(void *ctx, const struct s3_entry *e)
 {
     struct asking *a = ctx;
-    const char *key = e->key + strlen(a->l->o->prefix);
+    int r = hints_see(&a->page, e->key + strlen(a->l->o->prefix), e->is_prefix);
 
-    (void)snprintf(a->last, sizeof a->last, "%s", key); /* a key */
-    if (e->is_prefix) {
-        char *copy = strdup(key);
-        if (!copy || vec_push(&a->found, copy) < 0) {
-            free(copy);
-            return -ENOMEM;
-        }
-    }
+    if (r < 0)
+        return r;
     a->stopped = ++a->rows == PAGE;
     return a->stopped;
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Remember what was found; under the lock. */
-static int learn_directories(struct lister *l, struct asking *a)
-{
-    for (size_t i = 0; i < a->found.count && l->hints.count < HINTS_MAX; i++) {
-        int r = vec_push(&l->hints, a->found.at[i]);
-        if (r < 0)
-            return r;
-        a->found.at[i] = NULL;
-    }
-    if (l->hints.count > 1)
-        qsort(l->hints.at, l->hints.count, sizeof *l->hints.at, by_text);
-    return 0;
 }
 
 static int begin_asking(struct lister *l, const char *path, size_t *ret)
@@ -325,6 +333,7 @@ static int ask_directories(struct lister *l, struct range *range, size_t n, stru
 
     memcpy(path, range->at, n);
     path[n] = '\0';
+    memcpy(a.page.last, range->at, sizeof a.page.last);
     whole_key(l, path, prefix);
     whole_key(l, range->at, start);
     int r = begin_asking(l, path, &number);
@@ -334,28 +343,35 @@ static int ask_directories(struct lister *l, struct range *range, size_t n, stru
     r = s3_list(l->o->s3, l->o->bucket, &o, take_prefix, &a, NULL, err);
     pthread_mutex_lock(&l->lock);
     if (r >= 0)
-        r = learn_directories(l, &a);
+        r = hints_learn(&l->hints, &a.page);
     /* Where it is mostly files there is nothing more to learn. */
-    if (r == 0 && a.stopped && a.found.count >= PAGE / 2) {
-        char *to = strdup(a.last);
+    if (r == 0 && a.stopped && a.page.found.count >= PAGE / 2) {
+        char *to = strdup(a.page.last);
         if (to) {
             free(l->asked.at[number].to);
             l->asked.at[number].to = to;
         }
         r = to ? 0 : -ENOMEM;
     }
-    for (size_t i = 0; i < a.found.count; i++)
-        free(a.found.at[i]);
-    vec_release(&a.found);
+    hints_page_release(&a.page);
     return r < 0 ? r : 0;
 }
 
-/* What is listed for longest, without having been cut. */
+/* What has most left, as far as that is known; else what is listed for longest, without having been
+ * cut. */
 static struct range *find_longest(struct lister *l)
 {
     struct range *longest = NULL;
+    uint64_t most = PAGE - 1;
 
     for (unsigned i = 0; i < l->workers; i++) {
+        uint64_t left = l->ranges[i].active ? rows_left(l, &l->ranges[i]) : 0;
+        if (left > most) {
+            most = left;
+            longest = &l->ranges[i];
+        }
+    }
+    for (unsigned i = 0; i < l->workers && most < PAGE; i++) {
         struct range *r = &l->ranges[i];
         if (r->active && r->proven && !r->asking && r->cuts < CUTS_MAX && r->rows >= PAGE &&
             (!longest || r->rows >> r->cuts > longest->rows >> longest->cuts))
@@ -364,7 +380,8 @@ static struct range *find_longest(struct lister *l)
     return longest;
 }
 
-static void begin_range(struct lister *l, struct range *mine, struct range *from, const char *cut)
+static void begin_range(struct lister *l, struct range *mine, struct range *from, const char *cut,
+                        const char *whole)
 {
     struct rows_builder fresh = {.total = 0};
 
@@ -372,12 +389,15 @@ static void begin_range(struct lister *l, struct range *mine, struct range *from
     mine->has_end = from->has_end;
     memcpy(mine->end, from->end, sizeof mine->end);
     (void)snprintf(mine->at, sizeof mine->at, "%s", cut); /* a key's length */
+    memcpy(mine->start, mine->at, sizeof mine->start);
+    (void)snprintf(mine->whole_path, sizeof mine->whole_path, "%s", whole); /* so is this */
+    mine->per_directory = from->per_directory;
+    mine->listed = 0;
     mine->proven = mine->asking = false;
     mine->cuts = 0;
     mine->number = ++l->begun;
     mine->cut_from_number = from->number;
     mine->rows = 0;
-    mine->in_page = 0;
     mine->common = S3_KEY_MAX;
     mine->varies = common_length(cut, from->at, S3_KEY_MAX);
     mine->cut_from = from;
@@ -391,14 +411,14 @@ static void begin_range(struct lister *l, struct range *mine, struct range *from
 /* Cut off a part for `mine`; false: nothing can be cut now. Under the lock, dropped meanwhile. */
 static bool cut(struct lister *l, struct range *mine)
 {
-    char at[S3_KEY_MAX + 1];
+    char at[S3_KEY_MAX + 1], whole[S3_KEY_MAX + 1];
     struct err err = ERR_INIT;
     struct range *from = find_longest(l);
     size_t n;
 
     if (!from)
         return false;
-    if (!cut_at_hint(l, from, at)) {
+    if (!cut_at_hint(l, from, at, whole)) {
         if (find_unasked(l, from, &n)) {
             from->asking = true;
             int r = ask_directories(l, from, n, &err);
@@ -417,7 +437,7 @@ static bool cut(struct lister *l, struct range *mine)
             return false;
         }
     }
-    begin_range(l, mine, from, at);
+    begin_range(l, mine, from, at, whole);
     return true;
 }
 
@@ -432,9 +452,8 @@ static void *work(void *ctx)
     pthread_mutex_lock(&l->lock);
     while (l->active > 0 && l->result == 0 && !is_interrupted(l)) {
         if (w->range->active || cut(l, w->range)) {
-            bool has_start = w->range->at[0] != '\0';
             pthread_mutex_unlock(&l->lock);
-            list_range(w, has_start);
+            list_range(w);
             pthread_mutex_lock(&l->lock);
         } else if (l->active > 0 && l->result == 0 && !find_longest(l)) {
             pthread_cond_wait(&l->changed, &l->lock);
@@ -498,9 +517,7 @@ static void release(struct lister *l)
 {
     for (unsigned i = 0; i < l->workers; i++)
         rows_builder_release(&l->ranges[i].builder);
-    for (size_t i = 0; i < l->hints.count; i++)
-        free(l->hints.at[i]);
-    vec_release(&l->hints);
+    hints_release(&l->hints);
     for (size_t i = 0; i < l->asked.count; i++) {
         free(l->asked.at[i].path);
         free(l->asked.at[i].to);

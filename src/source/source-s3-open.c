@@ -178,7 +178,7 @@ static void describe(struct source_s3 *s)
 static int open_bucket(struct source_s3 *s, const char *location, const struct source_s3_options *o,
                        struct err *err)
 {
-    struct s3_bucket_settings settings = {.versioning = 0};
+    int versioning;
     bool may_be_object;
     int r = s3_parse_location(location, s->bucket_name, s->prefix, err);
 
@@ -192,8 +192,8 @@ static int open_bucket(struct source_s3 *s, const char *location, const struct s
     if (r < 0)
         return r;
     /* Who may not ask gets ETags, which pin as well. */
-    if (o->pins && s3_bucket_settings(s->s3, s->bucket_name, &settings) == 0)
-        s->bucket.has_versions = settings.versioning == 1;
+    if (o->pins && s3_bucket_versioning(s->s3, s->bucket_name, &versioning) == 0)
+        s->bucket.has_versions = versioning == 1;
     r = list(s, location, o, may_be_object, err);
     if (r == -EACCES && s->bucket.has_versions) {
         err_clear(err);

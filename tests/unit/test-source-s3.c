@@ -389,6 +389,84 @@ static void cuts_stay_inside(void **state)
     assert_true(found > 10000);
 }
 
+/* ---- directories to cut at --------------------------------------------------------------------
+ */
+
+/* Short keys of few bytes, so that files, markers and directories of like names meet. */
+static size_t random_keys(char keys[][16], size_t count)
+{
+    static const char bytes[] = "ab-/.0";
+    size_t kept = 0;
+    char *sorted[64];
+
+    for (size_t i = 0; i < count; i++) {
+        size_t n = 1 + (size_t)rand() % 7;
+        for (size_t k = 0; k < n; k++)
+            keys[i][k] = bytes[(size_t)rand() % (sizeof bytes - 1)];
+        keys[i][n] = '\0';
+        sorted[i] = strdup(keys[i]);
+    }
+    qsort(sorted, count, sizeof *sorted, by_text);
+    for (size_t i = 0; i < count; i++) {
+        if (kept == 0 || strcmp(keys[kept - 1], sorted[i]) != 0)
+            memcpy(keys[kept++], sorted[i], strlen(sorted[i]) + 1);
+        free(sorted[i]);
+    }
+    return kept;
+}
+
+/* What a server answers for a delimiter and no prefix. */
+static void see_page(char keys[][16], size_t count, struct hints_page *p)
+{
+    char start[S3_KEY_MAX + 1], row[16], before[16] = "";
+
+    memcpy(start, p->last, sizeof start);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(keys[i], start) <= 0)
+            continue;
+        memcpy(row, keys[i], sizeof row);
+        char *slash = strchr(row, '/');
+        if (slash)
+            slash[1] = '\0';
+        if (strcmp(row, before) == 0)
+            continue;
+        assert_int_equal(hints_see(p, row, slash != NULL), 0);
+        memcpy(before, row, sizeof before);
+    }
+}
+
+static void whole_directories_are_whole(void **state)
+{
+    char keys[64][16], cut[S3_KEY_MAX + 1], end[S3_KEY_MAX + 1];
+    size_t found = 0;
+
+    srand(2);
+    for (unsigned round = 0; round < 20000; round++) {
+        struct hints hints = {.count = 0};
+        struct hints_page page = {.open = false};
+        size_t count = random_keys(keys, 2 + (size_t)rand() % 60);
+        if (rand() % 2)
+            memcpy(page.last, keys[(size_t)rand() % count], sizeof *keys);
+        see_page(keys, count, &page);
+        assert_int_equal(hints_learn(&hints, &page), 0);
+        for (size_t i = 0; i + 1 < hints.count; i++) {
+            const char *path = hints.at[i].path;
+            hint_cut(&hints.at[i], cut);
+            hint_cut(&hints.at[i + 1], end);
+            assert_false(hint_is_whole(&hints, i, NULL));
+            if (!hint_is_whole(&hints, i, end))
+                continue;
+            found++;
+            for (size_t k = 0; k < count; k++)
+                assert_int_equal(strcmp(keys[k], cut) > 0 && strcmp(keys[k], end) <= 0,
+                                 strncmp(keys[k], path, strlen(path)) == 0);
+        }
+        hints_page_release(&page);
+        hints_release(&hints);
+    }
+    assert_true(found > 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +478,7 @@ int main(void)
         cmocka_unit_test(cuts_find_keys),
         cmocka_unit_test(cuts_use_what_is_known),
         cmocka_unit_test(cuts_stay_inside),
+        cmocka_unit_test(whole_directories_are_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
