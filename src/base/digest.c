@@ -5,7 +5,7 @@
  * EVP contexts are kept per thread, since EVP_MD_CTX_new() and the fetch of the algorithm cost more
  * than the digest of a small file does.
  */
-#include "base/digest.h"
+#include "base/digest-internal.h"
 
 #include "base/hex.h"
 
@@ -18,6 +18,7 @@
 static pthread_once_t digest_once = PTHREAD_ONCE_INIT;
 static pthread_key_t digest_key;
 static EVP_MD *digest_md;
+static bool digest_pairs;
 
 static void digest_thread_ends(void *ctx)
 {
@@ -26,6 +27,7 @@ static void digest_thread_ends(void *ctx)
 
 static void digest_setup(void)
 {
+    digest_pairs = digest_has_pairs();
     digest_md = EVP_MD_fetch(NULL, "SHA256", NULL);
     if (!digest_md || pthread_key_create(&digest_key, digest_thread_ends) != 0) {
         (void)fputs("grid: libcrypto offers no SHA-256\n", stderr);
@@ -60,6 +62,17 @@ struct digest digest_of(const void *data, size_t size)
     digest_check(EVP_DigestUpdate(ctx, data, size));
     digest_check(EVP_DigestFinal_ex(ctx, d.byte, NULL));
     return d;
+}
+
+void digest_of_two(const void *a, const void *b, size_t size, struct digest ret[static 2])
+{
+    (void)pthread_once(&digest_once, digest_setup);
+    if (digest_pairs) {
+        digest_pair(a, b, size, ret);
+        return;
+    }
+    ret[0] = digest_of(a, size);
+    ret[1] = digest_of(b, size);
 }
 
 void digest_to_hex(const struct digest *d, char text[static DIGEST_HEX_SIZE])

@@ -22,6 +22,9 @@ struct digest {
 /* Cannot fail: the digest needs no memory of its own once the first call was made. */
 struct digest digest_of(const void *data, size_t size);
 
+/* Of two pieces of one size, in less time than one after the other. */
+void digest_of_two(const void *a, const void *b, size_t size, struct digest ret[static 2]);
+
 static inline bool digest_equal(const struct digest *a, const struct digest *b)
 {
     return memcmp(a->byte, b->byte, DIGEST_SIZE) == 0;

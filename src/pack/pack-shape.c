@@ -73,6 +73,24 @@ uint32_t rows_find(const uint8_t *rows, uint32_t count, uint64_t block)
     return low;
 }
 
+size_t pack_make_leaves(const void *blob, size_t at, size_t end, struct pack_leaf *ret)
+{
+    const uint8_t *data = blob;
+    struct digest two[2];
+    size_t count = 0;
+
+    for (; end - at >= 2 * (size_t)PACK_LEAF_MAX; at += 2 * (size_t)PACK_LEAF_MAX) {
+        digest_of_two(data + at, data + at + PACK_LEAF_MAX, PACK_LEAF_MAX, two);
+        ret[count++] = (struct pack_leaf){two[0], PACK_LEAF_MAX, at == 0};
+        ret[count++] = (struct pack_leaf){two[1], PACK_LEAF_MAX, false};
+    }
+    for (; at < end; at += PACK_LEAF_MAX) {
+        size_t length = end - at < PACK_LEAF_MAX ? end - at : PACK_LEAF_MAX;
+        ret[count++] = (struct pack_leaf){digest_of(data + at, length), (uint32_t)length, at == 0};
+    }
+    return count;
+}
+
 struct digest pack_blob_id(const struct pack_leaf *leaves, size_t count)
 {
     uint8_t text[24 + PACK_BLOB_LEAVES * DIGEST_SIZE] = "grid blob v1";

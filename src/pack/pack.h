@@ -66,6 +66,8 @@ struct pack_leaf_at {
 /* The identity of a blob of 1 to PACK_BLOB_LEAVES leaves: its only leaf's digest, or one made of
  * the length and the leaves' digests (docs/formats/pack.md, "Blob identity"). */
 struct digest pack_blob_id(const struct pack_leaf *leaves, size_t count);
+/* The leaves of a blob from `at` on, which is a border of leaves, up to `end`; gives how many. */
+size_t pack_make_leaves(const void *blob, size_t at, size_t end, struct pack_leaf *ret);
 
 /* Takes the object's bytes in order; borrowed until return. A negative errno ends the writing. */
 typedef int pack_sink_fn(void *ctx, const void *data, size_t size);

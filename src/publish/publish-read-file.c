@@ -128,15 +128,8 @@ static bool is_zero(const uint8_t *p, size_t size)
 /* Leaves from `at` on, which is a border of leaves, up to `end`. */
 static void digest_leaves(struct batch *b, struct batch_item *it, size_t at, size_t end)
 {
-    const uint8_t *data = b->data + it->offset;
-
-    for (; at < end; at += PACK_LEAF_MAX) {
-        size_t length = end - at < PACK_LEAF_MAX ? end - at : PACK_LEAF_MAX;
-        b->leaves[it->leaf + it->leaf_count++] =
-            (struct pack_leaf){.digest = digest_of(data + at, length),
-                               .length = (uint32_t)length,
-                               .starts_blob = at == 0};
-    }
+    it->leaf_count +=
+        pack_make_leaves(b->data + it->offset, at, end, &b->leaves[it->leaf + it->leaf_count]);
 }
 
 /* Read and digest in turns, while the bytes are in the CPU's cache. Leading zeros are not digested

@@ -55,12 +55,7 @@ static bool is_zero(const uint8_t *p, size_t size)
 
 static void digest_leaves(struct stream_batch *b, const uint8_t *data, size_t size)
 {
-    for (size_t at = 0; at < size; at += PACK_LEAF_MAX) {
-        size_t length = size - at < PACK_LEAF_MAX ? size - at : PACK_LEAF_MAX;
-        b->leaves[b->leaf_count++] = (struct pack_leaf){.digest = digest_of(data + at, length),
-                                                        .length = (uint32_t)length,
-                                                        .starts_blob = at == 0};
-    }
+    b->leaf_count += pack_make_leaves(data, 0, size, &b->leaves[b->leaf_count]);
 }
 
 /* Digests, and zeros behind the last byte, up to the block where the next file starts. */

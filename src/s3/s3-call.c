@@ -82,8 +82,13 @@ void s3_call_body(struct s3_call *c, struct bytes body)
 {
     struct digest d = digest_of(body.data, body.size);
 
+    s3_call_digested(c, body, &d);
+}
+
+void s3_call_digested(struct s3_call *c, struct bytes body, const struct digest *d)
+{
     c->body = body;
-    digest_to_hex(&d, c->body_hash);
+    digest_to_hex(d, c->body_hash);
 }
 
 int s3_call_pin(struct s3_call *c, const struct s3_object *pin)

@@ -196,6 +196,7 @@ AUTO_FREE_FUNC(struct s3_call, s3_call_free);
 int s3_call_header(struct s3_call *c, const char *name, const char *value);
 int s3_call_query(struct s3_call *c, const char *name, const char *value);
 void s3_call_body(struct s3_call *c, struct bytes body);
+void s3_call_digested(struct s3_call *c, struct bytes body, const struct digest *d);
 int s3_call_pin(struct s3_call *c, const struct s3_object *pin);
 /* Runs it; `done` is called on another thread, exactly once. */
 void s3_call_start(struct s3_call *c, s3_call_done_fn *done, void *ctx);

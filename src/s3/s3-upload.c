@@ -3,9 +3,10 @@
  * Large objects, written in order as they are made: multipart uploads with several parts under way
  * and as many buffers as that needs, one more for the writer.
  *
- * What fits one part becomes one put, without an upload. A part is hashed on the writer's thread
- * (its SHA-256 goes with it, signed, and the server compares), and sent from its buffer. Errors are
- * sticky. If completing ends in doubt, the object that is there is compared by its ETag.
+ * What fits one part becomes one put, without an upload. Parts are hashed on the writer's thread
+ * (a part's SHA-256 goes with it, signed, and the server compares), two at a time, which costs
+ * little more than one; so a full part waits for the next. They are sent from their buffers. Errors
+ * are sticky. If completing ends in doubt, the object that is there is compared by its ETag.
  */
 #include "s3/s3-internal.h"
 
@@ -30,6 +31,7 @@ struct s3_upload {
     size_t part_size;
     unsigned parallel;
     struct part_buffer *current; /* the writer's; NULL: none yet */
+    struct part_buffer *held;    /* full, and waits for another; NULL: none */
 
     pthread_mutex_t lock;
     pthread_cond_t cond;
@@ -80,6 +82,7 @@ static void upload_free(struct s3_upload *u)
         buffer_free(b);
     }
     buffer_free(u->current);
+    buffer_free(u->held);
     vec_release(&u->etags);
     pthread_cond_destroy(&u->cond);
     pthread_mutex_destroy(&u->lock);
@@ -175,7 +178,8 @@ static int create(struct s3_upload *u)
     return r < 0 ? remember(u, r, err_text(&err, r)) : 0;
 }
 
-static int part_call(struct s3_upload *u, struct part_buffer *b, struct s3_call **ret)
+static int part_call(struct s3_upload *u, struct part_buffer *b, const struct digest *digest,
+                     struct s3_call **ret)
 {
     AUTO(s3_call_free) struct s3_call *c = NULL;
     char number[16];
@@ -188,38 +192,65 @@ static int part_call(struct s3_upload *u, struct part_buffer *b, struct s3_call 
         r = s3_call_query(c, "uploadId", u->id);
     if (r < 0)
         return r;
-    s3_call_body(c, bytes_of(b->data, b->size));
+    s3_call_digested(c, bytes_of(b->data, b->size), digest);
     c->abandoned = &u->abandoned;
     *ret = take_ptr(&c);
     return 0;
 }
 
-/* Send the current buffer as the next part. */
-static int send_part(struct s3_upload *u)
+/* Send a buffer as the next part; it is the request's from then on, or is freed. */
+static int send_part(struct s3_upload *u, struct part_buffer *b, const struct digest *digest)
 {
-    struct part_buffer *b = u->current;
     struct s3_call *c = NULL;
     int r = u->id[0] ? 0 : create(u);
 
-    if (r < 0)
-        return r;
-    {
+    if (r == 0) {
         WITH_LOCK(&u->lock);
         r = u->etags.count >= PARTS_MAX ? -EFBIG
                                         : vec_push(&u->etags, (struct s3_etag){.text = ""});
         b->number = (unsigned)u->etags.count;
     }
     if (r == 0)
-        r = part_call(u, b, &c);
-    if (r < 0)
+        r = part_call(u, b, digest, &c);
+    if (r < 0) {
+        buffer_free(b);
         return remember(u, r, r == -EFBIG ? "the object has too many parts" : strerror(-r));
-    u->current = NULL;
+    }
     {
         WITH_LOCK(&u->lock);
         u->under_way++;
     }
     s3_call_start(c, on_part, b);
     return 0;
+}
+
+/* The current buffer is full: hold it, or send it with the one that was held. */
+static int end_part(struct s3_upload *u)
+{
+    struct digest digests[2];
+
+    if (!u->held) {
+        u->held = take_ptr(&u->current);
+        return 0;
+    }
+    digest_of_two(u->held->data, u->current->data, u->part_size, digests);
+    int r = send_part(u, take_ptr(&u->held), &digests[0]);
+    return r < 0 ? r : send_part(u, take_ptr(&u->current), &digests[1]);
+}
+
+/* What is left. */
+static int end_parts(struct s3_upload *u)
+{
+    int r = 0;
+
+    if (u->held && u->current && u->current->size == u->part_size)
+        return end_part(u);
+    for (struct part_buffer *b;
+         r == 0 && (b = u->held ? take_ptr(&u->held) : take_ptr(&u->current));) {
+        struct digest d = digest_of(b->data, b->size);
+        r = send_part(u, b, &d);
+    }
+    return r;
 }
 
 int s3_upload_write(struct s3_upload *u, const void *data, size_t size, struct err *err)
@@ -232,7 +263,7 @@ int s3_upload_write(struct s3_upload *u, const void *data, size_t size, struct e
             if (u->result < 0)
                 return sticky(u, err);
         }
-        if (u->current && u->current->size == u->part_size && send_part(u) < 0)
+        if (u->current && u->current->size == u->part_size && end_part(u) < 0)
             return sticky(u, err);
         if (!u->current)
             u->current = take_buffer(u);
@@ -369,13 +400,13 @@ int s3_upload_commit(struct s3_upload *u, bool if_absent, struct err *err)
     struct err reason = ERR_INIT;
     int r = 0;
 
-    if (!u->id[0] && u->result == 0) {
+    if (!u->id[0] && !u->held && u->result == 0) {
         r = commit_small(u, if_absent, err);
         upload_free(u);
         return r;
     }
-    if (u->current && u->result == 0)
-        r = send_part(u);
+    if (u->result == 0)
+        r = end_parts(u);
     wait_for_parts(u);
     if (r == 0)
         r = sticky(u, &reason);

@@ -20,9 +20,9 @@
 
 #define WORKERS      32u /* LISTs at once: each is some ms of a server's CPU time */
 #define WORKERS_MAX  64u
-#define ASKED_MAX    4096u  /* directories that were asked for their directories */
-#define CUTS_MAX     3u     /* of one range that nothing is known of yet */
-#define PAGE         1000u  /* keys a request gives */
+#define ASKED_MAX    4096u /* directories that were asked for their directories */
+#define CUTS_MAX     3u    /* of one range that nothing is known of yet */
+#define PAGE         1000u /* keys a request gives */
 #define PROGRESS_MS  200
 #define WORKER_STACK (512u << 10)
 
@@ -229,8 +229,9 @@ static bool pick_hint(const struct lister *l, const struct range *range, size_t 
 /* Rows in it that nobody has listed, by its directories; 0: not known, or none to cut at. */
 static uint64_t rows_left(const struct lister *l, struct range *range)
 {
-    size_t hint, count, seen = hints_first_behind(&l->hints, range->at) -
-                               hints_first_behind(&l->hints, range->start);
+    size_t hint, count,
+        seen =
+            hints_first_behind(&l->hints, range->at) - hints_first_behind(&l->hints, range->start);
 
     if (range->listed >= PAGE && l->hints.count > 0)
         range->per_directory = range->listed / (seen > 0 ? seen : 1);

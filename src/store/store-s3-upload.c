@@ -10,9 +10,9 @@
 
 /* The smallest that AWS's advice allows for throughput; 10,000 of them hold any pack. */
 #define PART_SIZE (8u << 20)
-/* Parts under way per upload: each connection to S3 carries some 90 MB/s. One buffer each, and one
- * for the writer: 56 MiB. */
-#define PARTS_PARALLEL 6u
+/* Parts under way per upload: each connection to S3 carries some 90 MB/s. One buffer each, one of
+ * them for a part that waits to be hashed, and one for the writer: 64 MiB. */
+#define PARTS_PARALLEL 7u
 
 struct store_s3_upload {
     struct store_upload base;

@@ -172,6 +172,22 @@ static void digest_agrees_with_nist(void **state)
     digest_stream_free(s);
 }
 
+static void digests_in_pairs(void **state)
+{
+    static uint8_t data[2 * 70000];
+    struct digest two[2], a, b;
+
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (size_t size = 0; size < 70000; size += size < 300 ? 1 : 6553) {
+        digest_of_two(data + size % 7, data + 70000 - size % 3, size, two);
+        a = digest_of(data + size % 7, size);
+        b = digest_of(data + 70000 - size % 3, size);
+        assert_true(digest_equal(&two[0], &a));
+        assert_true(digest_equal(&two[1], &b));
+    }
+}
+
 static void digest_refuses_text_that_is_none(void **state)
 {
     char hex[DIGEST_HEX_SIZE + 1];
@@ -426,6 +442,7 @@ int main(void)
         cmocka_unit_test(segvec_rows_stay_where_they_are),
         cmocka_unit_test(hex_there_and_back),
         cmocka_unit_test(digest_agrees_with_nist),
+        cmocka_unit_test(digests_in_pairs),
         cmocka_unit_test(digest_refuses_text_that_is_none),
         cmocka_unit_test(integers_are_little_endian),
         cmocka_unit_test(names_are_derived_from_sources),
