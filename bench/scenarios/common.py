@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the scenarios share: timed commands, figures, the trees that are read."""
-import json, os, random, resource, shutil, statistics, subprocess, sys, time
+import json, os, random, shutil, statistics, subprocess, sys, tempfile, time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 GRID = os.environ.get('GRID', os.path.join(TOP, 'build/src/cli/grid'))
@@ -13,15 +13,19 @@ results = []
 class Run:
     """One command, timed as a whole: wall, cpu, peak memory (KiB) of the largest process."""
     def __init__(self, command, env=None, shell=False):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start = time.monotonic()
-        p = subprocess.run(command, shell=shell, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.wall = time.monotonic() - start
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        self.out = p.stdout
-        if p.returncode:
-            sys.exit(f'{command}: exit {p.returncode}\n{p.stderr[-2000:]}')
+        with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+            start = time.monotonic()
+            p = subprocess.Popen(command, shell=shell, env=env, stdout=out, stderr=err)
+            _, status, used = os.wait4(p.pid, 0)
+            self.wall = time.monotonic() - start
+            p.returncode = os.waitstatus_to_exitcode(status)
+            self.cpu = used.ru_utime + used.ru_stime
+            self.peak = used.ru_maxrss
+            out.seek(0)
+            self.out = out.read()
+            if p.returncode:
+                err.seek(0)
+                sys.exit(f'{command}: exit {p.returncode}\n{err.read()[-2000:]}')
 
 
 def median(values):
@@ -34,6 +38,12 @@ def report(scenario, what, value, unit, bar=None, better='lower', note=''):
     mark = '' if ok is None else ('  ok' if ok else '  FALLS SHORT')
     limit = '' if bar is None else f'  (bar {"<=" if better == "lower" else ">="} {bar:g})'
     print(f'  {what:58} {value:12.3f} {unit}{limit}{mark}{"  " + note if note else ""}', flush=True)
+
+
+def report_peak(scenario, runs, files):
+    """The largest process of any of the runs, against what a create may take."""
+    peak = max(r.peak for r in runs) / 1024
+    report(scenario, f'peak memory of create / (512 MiB + 64 B a file)', peak / (512 + 64 * files / (1 << 20)), 'x', 1, note=f'{peak:.0f} MiB')
 
 
 def header(text):

@@ -4,7 +4,7 @@ back (20 ms) and slow connections down (90 MB/s). It is no network: it has no sl
 client (bench/raw-get) asks it for the same bytes, with each of several numbers of requests at once: the best counts."""
 import contextlib, json, os, random, re, shutil, subprocess, sys, time
 
-from .common import BENCH, GRID, READ_FILES, TOP, Run, file_big, fresh, header, median, report, synthetic, tree_small
+from .common import BENCH, GRID, READ_FILES, TOP, Run, file_big, fresh, header, median, report, report_peak, synthetic, tree_small
 
 AT_ONCE = [4, 8, 16, 32, 64, 128]
 
@@ -79,14 +79,11 @@ def far_create_big(opt):
     base, root = fresh(os.path.join(opt.dir, 'far-big')), fresh(f'/dev/shm/grid-bench-{os.getpid()}')
     os.makedirs(root + '/b')
     Run(f'cat {big} >/dev/null', shell=True)
-    wall, cpu, floor, curl = [], [], [], []
+    runs, floor, curl = [], [], []
     with bucket(root) as b:
         env = far_env(b, base)
         for i in range(opt.rounds):
-            start = time.monotonic()
-            r = Run([GRID, 'datastore', 'create', big, '--name', f'big{i}'], env)
-            wall.append(r.wall)
-            cpu.append(r.cpu)
+            runs.append(Run([GRID, 'datastore', 'create', big, '--name', f'big{i}'], env))
             for p in os.listdir(root + '/b/grid/p'):
                 shutil.rmtree(f'{root}/b/grid/p/{p}')
             # Eight at once, 16 MiB a request: what a client does that only sends.
@@ -98,9 +95,11 @@ def far_create_big(opt):
             floor.append(raw_run.wall)
             curl.append(raw_run.cpu)
             shutil.rmtree(root + '/b/raw')
+    wall, cpu = [r.wall for r in runs], [r.cpu for r in runs]
     report('far-create-big', 'wall: eight curls that put the same bytes / create', median(floor) / median(wall), 'x', 0.9, 'higher',
            f'{median(floor):.2f} s / {median(wall):.2f} s')
     report('far-create-big', 'cpu: create, seconds a GB', median(cpu) / (os.path.getsize(big) / 1e9), 's', note=f'curls {median(curl) / (os.path.getsize(big) / 1e9):.2f} s')
+    report_peak('far-create-big', runs, 1)
     shutil.rmtree(root)
     shutil.rmtree(base)
 
@@ -256,7 +255,7 @@ def far_copy_small(opt):
         with open(f'{root}/{path}', 'wb') as f:
             f.write(rnd.randbytes(rnd.randint(2000, 40000)))
         objects.append((path, os.path.getsize(f'{root}/{path}')))
-    size, wall, cpu, floor, one = sum(n for _, n in objects), [], [], [], []
+    size, runs, floor, one = sum(n for _, n in objects), [], [], []
     ranges = [(p, 0, n) for p, n in objects]
     with bucket(root, delay_ms=20) as b:
         env = dict(far_env(b, base), GRID_STORE=f'file://{base}/store')
@@ -265,12 +264,12 @@ def far_copy_small(opt):
             one.append(raw(b, ranges[:200], [1])['wall_s'] * count / 200)
             shutil.rmtree(base)
             os.makedirs(base)
-            r = Run([GRID, 'datastore', 'create', 's3://src/', '--name', 'copied'], env)
-            wall.append(r.wall)
-            cpu.append(r.cpu)
+            runs.append(Run([GRID, 'datastore', 'create', 's3://src/', '--name', 'copied'], env))
+    wall, cpu = [r.wall for r in runs], [r.cpu for r in runs]
     report('far-copy-small', 'one after another / create', median(one) / median(wall), 'x', 20, 'higher', f'{median(wall):.2f} s, {count / median(wall):.0f} objects a second')
     report('far-copy-small', f'raw client ({floor[0]["at_once"]} at once) / create', median([f['wall_s'] for f in floor]) / median(wall), 'x', 0.8, 'higher',
            f'cpu {median(cpu) / (size / 1e9):.1f} s a GB, raw {median([f["cpu_s"] for f in floor]) / (size / 1e9):.1f}')
+    report_peak('far-copy-small', runs, count)
     shutil.rmtree(root)
     shutil.rmtree(base)
 
@@ -284,18 +283,18 @@ def far_no_copy(opt):
         with open(f'{root}/src/d{i // 1000:03}/o{i:06}', 'wb') as f:
             f.write(b'x')
     pages = [(f'src?list-type=2&prefix=d{i:03}/', 0, 1) for i in range(count // 1000)]
-    wall, cpu, floor = [], [], []
+    runs, floor = [], []
     with bucket(root, delay_ms=20) as b:
         env = dict(far_env(b, base), GRID_STORE=f'file://{base}/store')
         for _ in range(opt.rounds):
             floor.append(raw(b, pages)['wall_s'])
             shutil.rmtree(base)
             os.makedirs(base)
-            r = Run([GRID, 'datastore', 'create', 's3://src/', '--name', 'linked', '--no-copy'], env)
-            wall.append(r.wall)
-            cpu.append(r.cpu)
+            runs.append(Run([GRID, 'datastore', 'create', 's3://src/', '--name', 'linked', '--no-copy'], env))
+    wall, cpu = [r.wall for r in runs], [r.cpu for r in runs]
     report('far-no-copy', 'create / raw listing in parallel, nothing parsed', median(wall) / median(floor), 'x', 1.3,
            note=f'{median(wall):.2f} s / {median(floor):.2f} s, cpu {median(cpu):.2f} s')
+    report_peak('far-no-copy', runs, count)
     shutil.rmtree(root)
     shutil.rmtree(base)
 
@@ -328,7 +327,7 @@ def far_archive(opt):
     for suffix in '.tar.gz', '.zip':
         os.link(path + suffix, f'{root}/b/archive{suffix}')
     Run(f'cat {path}*.gz {path}.zip >/dev/null', shell=True)
-    tar, zipped, igzip, deflate = [], [], [], []
+    tar, zipped, igzip, deflate, runs = [], [], [], [], []
     with bucket(root) as b:
         env = dict(far_env(b, base), GRID_STORE=f'file://{base}/store')
         for _ in range(opt.rounds):
@@ -338,15 +337,25 @@ def far_archive(opt):
             for times, suffix in (tar, '.tar.gz'), (zipped, '.zip'):
                 shutil.rmtree(base)
                 os.makedirs(base)
-                times.append(Run([GRID, 'datastore', 'create', f'{b.url}/b/archive{suffix}', '--name', 'a'], env).wall)
+                runs.append(Run([GRID, 'datastore', 'create', f'{b.url}/b/archive{suffix}', '--name', 'a'], env))
+                times.append(runs[-1].wall)
     report('far-archive', 'tar.gz: igzip -d / create', median(igzip) / median(tar), 'x', 0.8, 'higher', f'{size / median(tar) / 1e6:.0f} MB/s, igzip {size / median(igzip) / 1e6:.0f} MB/s')
     if deflate:
         report('far-archive', 'zip: libdeflate on both CPUs / create', median(deflate) / median(zipped), 'x', 0.8, 'higher',
                f'{size / median(zipped) / 1e6:.0f} MB/s, libdeflate {size / median(deflate) / 1e6:.0f} MB/s')
     else:
         print('  zip against libdeflate: libdeflate-tools is not installed')
+    report('far-archive', 'cpu: create from .tar.gz, seconds a GB', median([r.cpu for r in runs[::2]]) / (size / 1e9), 's')
+    report('far-archive', 'cpu: create from .zip, seconds a GB', median([r.cpu for r in runs[1::2]]) / (size / 1e9), 's')
+    report_peak('far-archive', runs, 2000)
     shutil.rmtree(root)
     shutil.rmtree(base)
+
+
+def gateway_requests(where):
+    """Requests that the gateway has answered since it was started."""
+    counters = Run(['ceph', '--admin-daemon', f'{where}/run/client.rgw.a.asok', 'perf', 'dump'], dict(os.environ, CEPH_CONF=f'{where}/ceph.conf')).out
+    return json.loads(counters)['rgw']['req']
 
 
 def ceph_create_small(opt):
@@ -372,14 +381,30 @@ def ceph_create_small(opt):
                    RCLONE_CONFIG_C_ENDPOINT=env['S3_TEST_ENDPOINT'])
         env.pop('AWS_CA_BUNDLE', None)  # rclone's own transport refuses it
         Run(['rclone', 'mkdir', 'c:bench'], env)
-        wall, rclone = [], []
+        runs, again, rclone, requests = [], [], [], []
+        one = fresh(base + '/one')
+        open(one + '/file', 'w').close()
         for i in range(max(1, opt.rounds // 2)):
+            before = gateway_requests(where)
             rclone.append(Run(['rclone', 'copy', '--transfers', '16', tree, f'c:bench/rclone{i}'], env).wall)
-            wall.append(Run([GRID, 'datastore', 'create', tree, '--name', 'small'],
-                            dict(env, GRID_STORE=f's3://bench/grid{i}', GRID_CACHE=f'{base}/cache{i}')).wall)
+            between = gateway_requests(where)
+            runs.append(Run([GRID, 'datastore', 'create', tree, '--name', 'small'],
+                            dict(env, GRID_STORE=f's3://bench/new{i}', GRID_CACHE=f'{base}/new{i}')))
+            after = gateway_requests(where)
+            known = dict(env, GRID_STORE=f's3://bench/known{i}', GRID_CACHE=f'{base}/known{i}')
+            Run([GRID, 'datastore', 'create', one, '--name', 'one'], known)
+            probed = gateway_requests(where)
+            again.append(Run([GRID, 'datastore', 'create', tree, '--name', 'small'], known))
+            requests.append((between - before, after - between, gateway_requests(where) - probed))
     finally:
         subprocess.run([ceph, 'stop', where])
-    report('ceph-create-small', 'rclone copy --transfers 16 / create', median(rclone) / median(wall), 'x', 8, 'higher', f'{median(rclone):.1f} s / {median(wall):.1f} s for {files} files, the probe of a new store in it')
+    theirs, first, later = (median(column) for column in zip(*requests))
+    copy = median(rclone)
+    for what, ran, count in ('a new store, its probe among it', runs, first), ('a store that was probed', again, later):
+        wall = median([r.wall for r in ran])
+        report('ceph-create-small', f'rclone copy --transfers 16 / create: {what}', copy / wall, 'x', 8, 'higher', f'{copy:.1f} s / {wall:.1f} s for {files} files')
+        report('ceph-create-small', f'requests of rclone / of create: {what}', theirs / count, 'x', 50, 'higher', f'{theirs:.0f} / {count:.0f}')
+    report_peak('ceph-create-small', runs, files)
     shutil.rmtree(base)
 
 

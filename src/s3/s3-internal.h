@@ -83,8 +83,8 @@ typedef int s3_xml_fn(void *ctx, const struct s3_xml_event *e);
 /* No DTD, bounded depth and text. -EPROTO, or what `fn` gave. */
 int s3_xml_parse(struct bytes body, s3_xml_fn *fn, void *ctx);
 
-/* The same events for the plain XML that servers really send, several times as fast. -ENOTSUP: it is
- * something else, or damaged, so s3_xml_parse() is to be asked; some events may have been given.
+/* The same events for the plain XML that servers really send, several times as fast. -ENOTSUP: it
+ * is something else, or damaged, so s3_xml_parse() is to be asked; some events may have been given.
  * Else 0, or what `fn` gave. */
 int s3_xml_scan(struct bytes body, s3_xml_fn *fn, void *ctx);
 
