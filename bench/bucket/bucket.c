@@ -2,11 +2,13 @@
 /*
  * The loop: connections, their timers, and the bytes.
  *
- *   bucket [--delay-ms N] [--rate-mb N] [--port N] ROOT
+ *   bucket [--delay-ms N] [--rate-mb N] [--port N] [--log FILE] ROOT
  *
  * Prints its port, serves until its standard input ends, then says how many requests there were and
  * how many bytes went out, as JSON. `--delay-ms` holds each answer back; `--rate-mb` is what one
- * connection may carry in a second, in pieces of 64 KiB.
+ * connection may carry in a second, in pieces of 64 KiB. `--log` writes a line for each request
+ * that was answered: when it had come and when its answer had gone, in microseconds, method and
+ * target: bench/scenarios/rounds.py tells from it which requests waited for which.
  */
 #include "bucket.h"
 
@@ -44,6 +46,7 @@ struct connection {
     size_t sent_head;
     int64_t wake_ns;  /* when its timer runs out; 0: it has none */
     int64_t ready_ns; /* when the rate allows the next piece */
+    int64_t came_ns;  /* when the request's head was whole */
     size_t timer;     /* position in the heap */
 };
 
@@ -55,6 +58,7 @@ static struct {
     size_t timer_count;
     uint64_t requests, lists, bytes_out;
     unsigned connections;
+    FILE *log; /* NULL: none */
 } server;
 
 static int64_t now_ns(void)
@@ -186,6 +190,7 @@ static bool take_head(struct connection *c)
         return c->head_size < BUCKET_HEAD_MAX;
     *end = '\0';
     size_t rest = c->head_size - (size_t)(end + 4 - c->head);
+    c->came_ns = now_ns();
     if (request_parse(c->head, &c->request) < 0 || rest > c->request.length)
         return false; /* nobody sends the next request before the answer */
     target_open(&c->request, &c->target);
@@ -255,6 +260,17 @@ static bool send_piece(struct connection *c)
     return true;
 }
 
+static void log_request(const struct connection *c)
+{
+    const struct request *q = &c->request;
+
+    if (!server.log)
+        return;
+    (void)fprintf(server.log, "%" PRId64 " %" PRId64 " %s %s%s%s\n", c->came_ns / 1000,
+                  now_ns() / 1000, q->method, q->path, *q->query ? "?" : "", q->query);
+    (void)fflush(server.log); /* a log that is not written is missed by whoever reads it */
+}
+
 static bool send_answer(struct connection *c)
 {
     while (c->sent_head < c->answer.head.size || c->answer.size > 0) {
@@ -277,6 +293,7 @@ static bool send_answer(struct connection *c)
         (void)close(c->answer.fd);
     c->answer.fd = -1;
     c->phase = PHASE_HEAD;
+    log_request(c);
     watch(c, EPOLLIN);
     return true;
 }
@@ -383,6 +400,7 @@ int main(int argc, char **argv)
 {
     unsigned port = 0;
     double rate = 0;
+    const char *log = NULL;
     int i = 1;
 
     for (; i + 1 < argc && argv[i][0] == '-'; i += 2) {
@@ -392,12 +410,19 @@ int main(int argc, char **argv)
             rate = strtod(argv[i + 1], NULL);
         else if (strcmp(argv[i], "--port") == 0)
             port = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--log") == 0)
+            log = argv[i + 1];
         else
             break;
     }
     if (i + 1 != argc) {
-        (void)fprintf(stderr, "usage: bucket [--delay-ms N] [--rate-mb N] [--port N] ROOT\n");
+        (void)fprintf(stderr,
+                      "usage: bucket [--delay-ms N] [--rate-mb N] [--port N] [--log FILE] ROOT\n");
         return 2;
+    }
+    if (log && !(server.log = fopen(log, "we"))) {
+        (void)fprintf(stderr, "bucket: %s: %s\n", log, strerror(errno));
+        return 1;
     }
     server.piece_ns = rate > 0 ? PIECE / rate * 1000 : 0;
     int r = objects_load(argv[i]);

@@ -5,16 +5,18 @@ client (bench/raw-get) asks it for the same bytes, with each of several numbers 
 import contextlib, json, os, random, re, shutil, subprocess, sys, time
 
 from .common import BENCH, GRID, READ_FILES, TOP, Run, file_big, fresh, header, median, report, report_peak, synthetic, tree_small
+from .rounds import longest_chain, read_log
 
 AT_ONCE = [4, 8, 16, 32, 64, 128]
 
 
 class Bucket:
     """A bucket server on `root`; its buckets are the directories in it."""
-    def __init__(self, root, delay_ms=0, rate_mb=0):
+    def __init__(self, root, delay_ms=0, rate_mb=0, log=None):
         args = [os.path.join(BENCH, 'bucket')]
         args += ['--delay-ms', str(delay_ms)] if delay_ms else []
         args += ['--rate-mb', str(rate_mb)] if rate_mb else []
+        args += ['--log', log] if log else []
         self.process = subprocess.Popen(args + [root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url = f'http://127.0.0.1:{int(self.process.stdout.readline())}'
 
@@ -223,24 +225,29 @@ def far_random(opt):
 
 def far_first_byte(opt):
     header('command -> mounted -> first ls -> first byte, nothing cached, 20 ms a request')
-    medians = []
+    modes = ['fuse'] + (['native'] if os.geteuid() == 0 else [])
+    medians = {mode: [] for mode in modes}
     for files in [1000, 100_000] if opt.quick else [1000, 1_000_000, 10_000_000]:
         base, root = fresh(os.path.join(opt.dir, 'far-first')), fresh(os.path.join(opt.dir, 'far-first-bucket'))
         synthetic(opt, root + '/b', 'm', files, 1000, 1, 64)
-        times = []
-        with bucket(root, delay_ms=20) as b:
-            env = far_env(b, base, 's3://b')
+        for mode in modes:
+            times, chains = [], []
             for _ in range(opt.rounds):
                 shutil.rmtree(base)
-                mnt = fresh(base + '/mnt')
-                times.append(Run(f'{GRID} datastore mount m {mnt} && f=$(ls {mnt} | head -n 1) && g=$(ls {mnt}/$f | head -n 1) && head -c 1 {mnt}/$f/$g >/dev/null',
-                                 env, shell=True).wall)
-                Run([GRID, 'datastore', 'unmount', mnt], env)
-        medians.append(median(times))
-        report('far-first-byte', f'{files:,} files', median(times) * 1000, 'ms', note=f'{median(times) * 1000 / 20:.1f} x 20 ms, connection set-up and all processes in it')
+                mnt, log = fresh(base + '/mnt'), base + '/log'
+                with bucket(root, delay_ms=20, log=log) as b:
+                    env = dict(far_env(b, base, 's3://b'), GRID_SERVER_IDLE='0')
+                    times.append(Run(f'{GRID} datastore mount m {mnt} --mode {mode} && f=$(ls {mnt} | head -n 1) && g=$(ls {mnt}/$f | head -n 1) && '
+                                     f'head -c 1 {mnt}/$f/$g >/dev/null', env, shell=True).wall)
+                    chains.append(len(longest_chain(read_log(log))))
+                    Run([GRID, 'datastore', 'unmount', mnt], env)
+            medians[mode].append(median(times))
+            report('far-first-byte', f'{mode}, {files:,} files: dependent round trips', min(chains), '', 6)
+            report('far-first-byte', f'{mode}, {files:,} files', median(times) * 1000, 'ms', note=f'{median(times) * 1000 / 20:.1f} x 20 ms, connection set-up and all processes in it')
         shutil.rmtree(root)
         shutil.rmtree(base)
-    report('far-first-byte', 'largest difference', (max(medians) - min(medians)) * 1000, 'ms', 50)
+    for mode in modes:
+        report('far-first-byte', f'{mode}: largest difference', (max(medians[mode]) - min(medians[mode])) * 1000, 'ms', 50)
 
 
 # ---- sources ----

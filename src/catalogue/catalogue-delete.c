@@ -251,6 +251,7 @@ static int read_status(struct catalogue *c, const char *name, uint32_t n, struct
                        uint32_t *ret_last_round, struct err *err)
 {
     AUTO(version_rows_release) struct version_rows v = {0};
+    struct err listing = ERR_INIT;
     char prefix[CATALOGUE_KEY_MAX];
 
     if (!name_is_valid(name))
@@ -258,9 +259,12 @@ static int read_status(struct catalogue *c, const char *name, uint32_t n, struct
     if (n == 0 || n > CATALOGUE_VERSION_MAX)
         return err_fail(err, -EINVAL, "%" PRIu32 " is no version number", n);
     key_version(prefix, name, n, "");
-    int r = version_rows_list(c, prefix, &v, err);
+    int r = version_rows_list(c, prefix, &v, &listing);
+    int settled = catalogue_settle(c, err);
+    if (settled < 0)
+        return settled;
     if (r < 0)
-        return r;
+        return err_fail(err, r, "%s", err_text(&listing, r));
     if (v.rows.count == 0) /* for its sentence */
         return catalogue_resolve(c, name, n, ret, err);
     *ret_last_round = v.rows.at[0].delete_round;

@@ -144,15 +144,20 @@ bool key_parse_round(const char *key, uint64_t *ret_round, char *ret_leaf);
 /* ---- reading and writing records: catalogue-put.c ---- */
 
 struct catalogue {
-    struct store *store; /* borrowed */
-    struct env *env;     /* borrowed */
-    unsigned readers;    /* threads that read records, the caller's included */
-    struct keep *keep;   /* owned; NULL: nothing is kept */
+    struct store *store;     /* borrowed */
+    struct env *env;         /* borrowed */
+    unsigned readers;        /* threads that read records, the caller's included */
+    struct keep *keep;       /* owned; NULL: nothing is kept */
+    struct opening *opening; /* owned; the format is being read; NULL: it is known */
     char store_id[33];
     int64_t dead_after_ms;
     char user[64], host[128]; /* of the writer; for display */
     int64_t pid;
 };
+
+/* Wait for the format of a store that is being opened beside; what was listed meanwhile means
+ * nothing before. */
+int catalogue_settle(struct catalogue *c, struct err *err);
 
 /* Reads in flight of a listing: enough for a disk. More of them mean a network. */
 #define CATALOGUE_READERS 4u

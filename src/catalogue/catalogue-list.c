@@ -220,6 +220,9 @@ static int resolve_newest(struct catalogue *c, const char *name, struct version_
                            &(struct store_list_options){.start_after = after[0] ? after : NULL},
                            fill_newest, &rows, NULL);
         v = rows.v;
+        int settled = catalogue_settle(c, err);
+        if (settled < 0)
+            return settled;
         if (r < 0 || rows.error < 0)
             return err_fail(err, r < 0 ? r : rows.error,
                             "cannot list the versions of '%s' in the store %s: %s", name,
@@ -263,18 +266,24 @@ int catalogue_resolve(struct catalogue *c, const char *name, uint32_t n, struct 
     AUTO(version_rows_release) struct version_rows v = {0};
     char prefix[CATALOGUE_KEY_MAX];
     struct version_info info;
+    struct err listing = ERR_INIT;
 
     int r = check_name(name, err);
     if (r < 0)
         return r;
     if (n == 0)
         return resolve_newest(c, name, ret, err);
-    if (n > CATALOGUE_VERSION_MAX)
-        return no_such_version(c, name, n, err);
+    if (n > CATALOGUE_VERSION_MAX) {
+        r = catalogue_settle(c, err);
+        return r < 0 ? r : no_such_version(c, name, n, err);
+    }
     key_version(prefix, name, n, "");
-    r = version_rows_list(c, prefix, &v, err);
+    r = version_rows_list(c, prefix, &v, &listing);
+    int settled = catalogue_settle(c, err);
+    if (settled < 0)
+        return settled;
     if (r < 0)
-        return r;
+        return err_fail(err, r, "%s", err_text(&listing, r));
     if (v.rows.count == 0)
         return no_such_version(c, name, n, err);
     r = version_read(c, &v.rows.at[0], &info, err);

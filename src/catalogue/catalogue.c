@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hex.h"
 
+#include <pthread.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -177,10 +178,75 @@ int catalogue_open(struct store *store, struct env *env, unsigned flags, struct 
     return r;
 }
 
+/* ---- beside the first request ---- */
+
+struct opening {
+    struct catalogue *c;
+    pthread_t thread;
+    char *keep; /* owned; where records will be kept, NULL: nowhere */
+    json_t *format;
+    int result;
+    struct err err;
+};
+
+static void *read_format(void *arg)
+{
+    struct opening *o = arg;
+
+    o->result = find_format(o->c, CATALOGUE_READ, &o->format, &o->err);
+    return NULL;
+}
+
+static void opening_free(struct opening *o)
+{
+    json_decref(o->format);
+    free(o->keep);
+    free(o);
+}
+
+int catalogue_open_beside(struct store *store, struct env *env, struct catalogue **ret,
+                          struct err *err)
+{
+    AUTO(catalogue_close) struct catalogue *c = catalogue_new(store, env, err);
+    struct opening *o = c ? calloc(1, sizeof *o) : NULL;
+
+    if (!c)
+        return -ENOMEM;
+    if (!o)
+        return err_fail(err, -ENOMEM, "out of memory");
+    o->c = c;
+    int r = -pthread_create(&o->thread, NULL, read_format, o);
+    if (r < 0) {
+        opening_free(o);
+        return err_fail(err, r, "cannot start a thread");
+    }
+    c->opening = o;
+    *ret = take_ptr(&c);
+    return 0;
+}
+
+int catalogue_settle(struct catalogue *c, struct err *err)
+{
+    struct opening *o = c->opening;
+
+    if (!o)
+        return c->store_id[0] ? 0 : err_fail(err, -EINVAL, "the store was not opened");
+    (void)pthread_join(o->thread, NULL); /* ours, joinable: cannot fail */
+    c->opening = NULL;
+    int r = o->result < 0 ? err_fail(err, o->result, "%s", err_text(&o->err, o->result))
+                          : take_format(c, o->format, err);
+    if (r == 0 && o->keep)
+        (void)catalogue_keep_records(c, o->keep); /* else they are read each time */
+    opening_free(o);
+    return r;
+}
+
 void catalogue_close(struct catalogue *c)
 {
     if (!c)
         return;
+    if (c->opening)
+        (void)catalogue_settle(c, NULL); /* nobody wants it any more */
     keep_close(c->keep);
     free(c);
 }
@@ -188,6 +254,12 @@ void catalogue_close(struct catalogue *c)
 int catalogue_keep_records(struct catalogue *c, const char *directory)
 {
     AUTO(free_ptr) char *path = NULL;
+
+    if (c->opening) {
+        free(c->opening->keep);
+        c->opening->keep = strdup(directory);
+        return c->opening->keep ? 0 : -ENOMEM;
+    }
     int r = c->keep ? 0 : file_mkdirs(directory, 0700);
 
     if (r < 0 || c->keep)

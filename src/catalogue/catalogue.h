@@ -57,6 +57,12 @@ void catalogue_known(const struct catalogue *c, struct catalogue_known *ret);
 /* For reading; no request is made. */
 int catalogue_open_known(struct store *store, struct env *env, const struct catalogue_known *known,
                          struct catalogue **ret, struct err *err);
+/* Open what is a store already, with the record of its format on its way on a thread of its own: a
+ * round trip that does not come before the next one. The first call is to be catalogue_resolve() or
+ * catalogue_delete(), which wait for it, and fail as catalogue_open() would: then
+ * catalogue_store_id() is still empty. */
+int catalogue_open_beside(struct store *store, struct env *env, struct catalogue **ret,
+                          struct err *err);
 void catalogue_close(struct catalogue *c);
 AUTO_FREE_FUNC(struct catalogue, catalogue_close);
 

@@ -132,6 +132,11 @@ int reference_parse(const char *text, char ret_name[static 64], uint32_t *ret_ve
 /* Each gives an exit code, after a sentence. open_catalogue: `write` makes the store where it is
  * missing. open_version resolves a reference and says whose datastore a bare NAME is. */
 int open_catalogue(struct cli *cli, bool write, struct opened *o);
+/* The catalogue of o->store, which is not made if it is none; from afar with its format on the way:
+ * see catalogue_open_beside(). What then fails because of the store gives true here, and its
+ * sentence names it. */
+int open_catalogue_beside(struct cli *cli, struct opened *o, struct err *err);
+bool opened_no_store(const struct opened *o, int code, struct err *err);
 /* The store alone, without a look into it. */
 int open_store(const struct cli *cli, bool write, struct store **ret, struct err *err);
 /* 0 or an error instead. -ENOENT: with o->store set, it is there and empty; else there is none. */
@@ -147,7 +152,9 @@ int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
 int open_again(const char *store, bool coherent, const struct store_options *options,
                const struct version_info *info, const struct catalogue_known *known,
                const struct cache_place *place, struct opened *o, struct err *err);
-int open_again_view(struct opened *o, const struct fetch_options *reading, struct err *err);
+/* `known`: the manifest, if somebody has read it already. */
+int open_again_view(struct opened *o, const struct fetch_options *reading,
+                    const struct manifest *known, struct err *err);
 
 /* ---- walks (walk.c) ---- */
 
@@ -237,6 +244,7 @@ struct serve {
     struct store_options options; /* borrowed from the configuration */
     struct version_info info;
     struct catalogue_known known; /* of the store */
+    struct manifest manifest;     /* owned; of version 0: nobody has read it yet */
     struct reading reading;
     char text[HOLD_TEXT_MAX]; /* who holds it: "run r1" */
     bool require_lease;

@@ -63,7 +63,7 @@ static void print_question(const char *name, uint32_t version, const struct vers
 }
 
 /* CLI_DONE: go on. Without a terminal nobody can answer. */
-static int confirm(const struct args *args, struct catalogue *c, const char *name, uint32_t version)
+static int confirm(struct catalogue *c, const char *name, uint32_t version)
 {
     AUTO(free_ptr) struct version_info *info = calloc(1, sizeof *info);
     struct err err = ERR_INIT;
@@ -78,8 +78,6 @@ static int confirm(const struct args *args, struct catalogue *c, const char *nam
         return say_err(&err, r);
     if (r == 0 && catalogue_resolve(c, name, version, info, &err) < 0)
         return say_err(&err, -ENOENT);
-    if (args_flag(args, "--yes"))
-        return CLI_DONE;
     if (!isatty(STDIN_FILENO))
         return say_failed("version %" PRIu32 " of %s was not deleted: there is no terminal to ask "
                           "on; --yes deletes without a question",
@@ -88,6 +86,16 @@ static int confirm(const struct args *args, struct catalogue *c, const char *nam
     if (fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
         return CLI_DONE;
     return say_failed("version %" PRIu32 " of %s was not deleted", version, name);
+}
+
+/* Is there such a store, and is it meant? */
+static int ask(struct cli *cli, const struct args *args, const char *name, uint32_t version)
+{
+    AUTO(opened_release) struct opened o = {0};
+    int code = open_catalogue(cli, false, &o);
+
+    return code == CLI_DONE && !args_flag(args, "--yes") ? confirm(o.catalogue, name, version)
+                                                         : code;
 }
 
 /* ---- deleting ---- */
@@ -173,20 +181,24 @@ int cmd_delete(struct cli *cli, const struct args *args)
         return code;
     if (!report)
         return say_failed("out of memory");
-    code = open_catalogue(cli, false, &o); /* what is not there is not made */
-    if (code == CLI_DONE)
-        code = confirm(args, o.catalogue, name, version);
+    /* Opening a directory to write makes it; a bucket is there or not. */
+    if (!args_flag(args, "--yes") || !is_far(cli))
+        code = ask(cli, args, name, version);
     if (code != CLI_DONE)
         return code;
-    opened_release(&o);
-    code = open_catalogue(cli, true, &o);
-    if (code != CLI_DONE)
-        return code;
+    int r = open_store(cli, true, &o.store, &err);
+    if (r == 0)
+        r = open_catalogue_beside(cli, &o, &err);
+    if (r < 0) {
+        (void)opened_no_store(&o, r, &err); /* only its sentence is wanted */
+        return say_err(&err, r);
+    }
     options.force = args_flag(args, "--force");
     interrupt_catch();
-    int r = catalogue_delete(o.catalogue, name, version, &options, report, &err);
+    r = catalogue_delete(o.catalogue, name, version, &options, report, &err);
     if (r < 0) {
-        (void)say_err(&err, r); /* the code is decided here */
+        (void)opened_no_store(&o, r, &err); /* the same */
+        (void)say_err(&err, r);             /* the code is decided here */
         if (r == -EBUSY)
             list_holders(o.catalogue, name, version);
         return r == -ECANCELED ? CLI_INTERRUPTED : CLI_FAILED;

@@ -275,6 +275,20 @@ int guard_join(struct guard *g, const char *text, pid_t pid, bool required, uint
     return 0;
 }
 
+bool guard_take(struct guard *g, uint64_t id, const char *text, pid_t pid)
+{
+    WITH_LOCK(&g->lock);
+
+    for (size_t i = 0; i < g->jobs.count; i++) {
+        struct guarded *job = &g->jobs.at[i];
+        if (job->id == id && strcmp(job->text, text) == 0) {
+            job->pid = pid;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Under the lock, which is left while the thread finishes. */
 static struct hold *take_hold(struct guard *g)
 {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/name.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,17 +127,88 @@ int open_catalogue(struct cli *cli, bool write, struct opened *o)
 
 /* ---- versions ---- */
 
-/* A bare NAME may be somebody else's: a label, no access control, but worth knowing. */
-static void tell_owner(struct cli *cli, struct opened *o)
-{
+/* A bare NAME may be somebody else's: a label, no access control, but worth knowing. From afar it
+ * is asked for while the version is looked for, whether it will be told or not. */
+struct owner_look {
+    struct catalogue *c; /* NULL: not asked yet */
+    const char *name;
+    pthread_t thread;
+    int result;
     char owner[64];
+};
 
-    /* Who has made the newest version knows; from afar it costs a round trip to ask. */
+static void *look_for_owner(void *arg)
+{
+    struct owner_look *l = arg;
+
+    l->result = catalogue_owner(l->c, l->name, l->owner, NULL);
+    return NULL;
+}
+
+static void owner_begin(struct owner_look *l, const struct opened *o, const char *name)
+{
+    static const struct catalogue_known none; /* what a store is known by is not needed to read */
+
+    l->name = name;
+    if (catalogue_open_known(o->store, env_real(), &none, &l->c, NULL) == 0 &&
+        pthread_create(&l->thread, NULL, look_for_owner, l) != 0) {
+        catalogue_close(l->c);
+        l->c = NULL;
+    }
+}
+
+static void owner_end(struct owner_look *l)
+{
+    if (!l->c)
+        return;
+    (void)pthread_join(l->thread, NULL); /* ours, joinable: cannot fail */
+    catalogue_close(l->c);
+}
+
+static void tell_owner(const struct cli *cli, const struct opened *o, struct owner_look *l)
+{
+    /* Who has made the newest version knows. */
     if (strcmp(o->info.owner, cli->owner) == 0)
         return;
-    if (catalogue_owner(o->catalogue, o->info.name, owner, NULL) == 0 &&
-        strcmp(owner, cli->owner) != 0)
-        say("%s belongs to %s", o->info.name, owner);
+    if (!l->c)
+        l->result = catalogue_owner(o->catalogue, o->info.name, l->owner, NULL);
+    if (l->result == 0 && strcmp(l->owner, cli->owner) != 0)
+        say("%s belongs to %s", o->info.name, l->owner);
+}
+
+int open_catalogue_beside(struct cli *cli, struct opened *o, struct err *err)
+{
+    if (!is_far(cli))
+        return catalogue_open(o->store, env_real(), CATALOGUE_READ, &o->catalogue, err);
+    int r = catalogue_open_beside(o->store, env_real(), &o->catalogue, err);
+    if (r == 0)
+        far_away(cli, o->catalogue);
+    return r;
+}
+
+bool opened_no_store(const struct opened *o, int code, struct err *err)
+{
+    if (o->catalogue && catalogue_store_id(o->catalogue)[0])
+        return false;
+    if (o->store && !strstr(err_text(err, code), o->store->location))
+        err_prefix(err, code, "cannot use the store %s", o->store->location);
+    return true;
+}
+
+/* Open the catalogue and find the version. From afar both at once, with the owner. */
+static int find_version(struct cli *cli, const char *name, uint32_t version, struct opened *o,
+                        struct owner_look *owner, struct err *err)
+{
+    int r = open_store(cli, false, &o->store, err);
+
+    if (r == 0 && is_far(cli) && version == 0)
+        owner_begin(owner, o, name);
+    if (r == 0)
+        r = open_catalogue_beside(cli, o, err);
+    if (r == 0)
+        r = catalogue_resolve(o->catalogue, name, version, &o->info, err);
+    owner_end(owner);
+    return r;
 }
 
 int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o)
@@ -156,21 +228,19 @@ int open_version(struct cli *cli, const char *reference, bool path_allowed, stru
         return say_err(&err, r);
     (void)snprintf(o->path, sizeof o->path, "%s", path);
 
-    r = open_catalogue_quietly(cli, false, o, &err);
-    if (r == -ENOENT && !o->catalogue) {
+    struct owner_look owner = {.c = NULL};
+    r = find_version(cli, name, version, o, &owner, &err);
+    if (r < 0 && opened_no_store(o, r, &err) && r == -ENOENT)
         err_prefix(&err, r, "there is no datastore '%s'", name);
-        return say_err(&err, r);
-    }
-    if (r == 0)
-        r = catalogue_resolve(o->catalogue, name, version, &o->info, &err);
     if (r < 0)
         return say_err(&err, r);
     if (version == 0)
-        tell_owner(cli, o);
+        tell_owner(cli, o, &owner);
     return CLI_DONE;
 }
 
-static int attach_view(struct opened *o, const struct fetch_options *options, struct err *err)
+static int attach_view(struct opened *o, const struct fetch_options *options,
+                       const struct manifest *known, struct err *err)
 {
     struct fetch_options all = *options;
 
@@ -186,7 +256,7 @@ static int attach_view(struct opened *o, const struct fetch_options *options, st
     if (r < 0)
         return err_fail(err, r, "cannot open %s:%u: %s", o->info.name, o->info.version,
                         strerror(-r));
-    r = view_open(o->catalogue, &o->info, o->fetch, &o->view, err);
+    r = view_open_known(o->catalogue, &o->info, known, o->fetch, &o->view, err);
     return r < 0 ? err_prefix(err, r, "cannot open %s:%u", o->info.name, o->info.version) : 0;
 }
 
@@ -213,7 +283,7 @@ int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
         say("reading without a cache: %s", err_text(&err, r));
         err_clear(&err);
     }
-    r = attach_view(o, &(struct fetch_options){.store = NULL}, &err);
+    r = attach_view(o, &(struct fetch_options){.store = NULL}, NULL, &err);
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 
@@ -236,9 +306,10 @@ int open_again(const char *store, bool coherent, const struct store_options *opt
     return 0;
 }
 
-int open_again_view(struct opened *o, const struct fetch_options *reading, struct err *err)
+int open_again_view(struct opened *o, const struct fetch_options *reading,
+                    const struct manifest *known, struct err *err)
 {
-    return attach_view(o, reading, err);
+    return attach_view(o, reading, known, err);
 }
 
 void opened_release(struct opened *o)

@@ -89,6 +89,8 @@ int serve_prepare(struct cli *cli, const char *reference, uint32_t version,
     ret->info = o.info;
     catalogue_known(o.catalogue, &ret->known);
     ret->reading = *reading;
+    if (look && is_far(cli)) /* then the server need not read it once more */
+        (void)manifest_copy(view_manifest(o.view), &ret->manifest);
     (void)snprintf(ret_record->name, sizeof ret_record->name, "%s", o.info.name);
     (void)snprintf(ret_record->cluster, sizeof ret_record->cluster, "%s", cli->cluster);
     ret_record->version = o.info.version;
@@ -109,6 +111,8 @@ void serve_release(struct serve *s)
 {
     free(s->packs);
     s->packs = NULL;
+    manifest_release(&s->manifest);
+    s->manifest.version = 0;
 }
 
 void serve_note(const struct attach_record *record, const char *sentence)
@@ -130,34 +134,67 @@ static int64_t age(void *ctx)
 
 /* ---- jobs of a shared server: attach_job_ops over a guard */
 
+/* The lease of the job that a shared server is started for is written before the job has come,
+ * while the view is opened: what the job then waits for is one round trip after the other less. */
+struct keeping {
+    struct guard *guard;
+    uint64_t expected; /* the job that is yet to come; 0: none */
+};
+
+/* Somebody has come: who was expected, or another one. */
+static int job_take(struct keeping *k, const struct attach_job *job, uint64_t *ret_id,
+                    struct err *err)
+{
+    uint64_t expected = k->expected;
+    struct err why = ERR_INIT;
+
+    k->expected = 0;
+    if (expected && !(job->required && guard_is_unprotected(k->guard, &why)) &&
+        guard_take(k->guard, expected, job->text, job->pid)) {
+        *ret_id = expected;
+        return 0;
+    }
+    int r = guard_join(k->guard, job->text, job->pid, job->required, ret_id, err);
+    if (expected)
+        guard_leave(k->guard, expected);
+    return r;
+}
+
 static int job_join(void *ctx, const struct attach_job *job, uint64_t *ret_id, char *note,
                     size_t note_size, struct err *err)
 {
+    struct keeping *k = ctx;
     struct err why = ERR_INIT;
-    int r = guard_join(ctx, job->text, job->pid, job->required, ret_id, err);
+    int r = job_take(k, job, ret_id, err);
 
-    if (r == 0 && guard_is_unprotected(ctx, &why))
+    if (r == 0 && guard_is_unprotected(k->guard, &why))
         (void)snprintf(note, note_size, "%s", why.text); /* or cut short */
     return r;
 }
 
 static void job_leave(void *ctx, uint64_t id)
 {
-    guard_leave(ctx, id);
+    struct keeping *k = ctx;
+
+    guard_leave(k->guard, id);
 }
 
 static const struct attach_job_ops job_ops = {.join = job_join, .leave = job_leave};
 
 /* Everything is held that somebody has attached. */
-static int hold_all(const struct serve *s, const struct supervise_child *child, struct guard *guard,
+static int hold_all(const struct serve *s, const struct supervise_child *child, struct keeping *k,
                     struct err *err)
 {
     uint64_t id;
-    int r = child->more ? attach_jobs_begin(child->more, &job_ops, guard, err)
-                        : guard_join(guard, s->text, child->supervisor, s->require_lease, &id, err);
+    bool required = s->require_lease && !child->more; /* else it is the job's to refuse */
+    int r = child->more ? attach_jobs_begin(child->more, &job_ops, k, err) : 0;
 
+    if (r == 0 && !(child->more && child->again)) {
+        r = guard_join(k->guard, s->text, child->supervisor, required, &id, err);
+        k->expected = r == 0 && child->more ? id : 0;
+    }
     if (r == 0 && child->again)
-        guard_settle(guard);
+        guard_settle(k->guard);
     return r;
 }
 
@@ -165,6 +202,8 @@ static int hold_all(const struct serve *s, const struct supervise_child *child, 
 struct opening {
     struct opened *o;
     const struct fetch_options *reading;
+    const struct manifest *known; /* NULL: it is to be read */
+    bool flat;
     int result;
     struct err err;
 };
@@ -173,21 +212,26 @@ static void *open_beside(void *ctx)
 {
     struct opening *opening = ctx;
 
-    opening->result = open_again_view(opening->o, opening->reading, &opening->err);
+    opening->result = open_again_view(opening->o, opening->reading, opening->known, &opening->err);
+    if (opening->result == 0 && opening->flat)
+        view_flat_ahead(opening->o->view);
     return NULL;
 }
 
 static int hold_and_open(const struct serve *s, const struct supervise_child *child,
-                         const struct fetch_options *reading, struct opened *o,
-                         struct guard **ret_guard, struct err *err)
+                         const struct fetch_options *reading, struct opened *o, struct keeping *k,
+                         struct err *err)
 {
-    struct opening opening = {.o = o, .reading = reading};
+    struct opening opening = {.o = o,
+                              .reading = reading,
+                              .known = s->manifest.version ? &s->manifest : NULL,
+                              .flat = s->mode != MODE_FUSE};
     pthread_t thread;
     bool beside = pthread_create(&thread, NULL, open_beside, &opening) == 0;
-    int r = guard_new(o->catalogue, &s->info, child->supervisor, ret_guard, err);
+    int r = guard_new(o->catalogue, &s->info, child->supervisor, &k->guard, err);
 
     if (r == 0)
-        r = hold_all(s, child, *ret_guard, err);
+        r = hold_all(s, child, k, err);
     if (beside)
         (void)pthread_join(thread, NULL); /* ours, joinable: cannot fail */
     else
@@ -232,6 +276,7 @@ int serve_run(void *ctx, struct supervise_child *child)
     const struct serve *s = ctx;
     AUTO(opened_release) struct opened o = {0};
     AUTO(guard_free) struct guard *guard = NULL; /* lets go before the store is closed */
+    struct keeping keeping = {.guard = NULL};
     struct front *front = NULL;
     struct err err = ERR_INIT;
     char source[ATTACH_SOURCE_MAX];
@@ -245,7 +290,8 @@ int serve_run(void *ctx, struct supervise_child *child)
     int r = open_again(s->store, s->coherent, &s->options, &s->info, &s->known, &s->reading.cache,
                        &o, &err);
     if (r == 0)
-        r = hold_and_open(s, child, &reading, &o, &guard, &err);
+        r = hold_and_open(s, child, &reading, &o, &keeping, &err);
+    guard = keeping.guard;
     struct front_flat flat = {.name = source, .read = read_flat, .ctx = o.view};
     if (r == 0 && s->mode != MODE_FUSE) {
         (void)snprintf(source, sizeof source, ATTACH_SOURCE_FORMAT, s->info.name, s->info.version);

@@ -91,6 +91,19 @@ void manifest_release(struct manifest *m)
     m->pack_count = 0;
 }
 
+int manifest_copy(const struct manifest *m, struct manifest *ret)
+{
+    struct object_ref *packs = calloc(m->pack_count + 1u, sizeof *packs);
+
+    if (!packs)
+        return -ENOMEM;
+    if (m->pack_count)
+        memcpy(packs, m->packs, m->pack_count * sizeof *packs);
+    *ret = *m;
+    ret->packs = packs;
+    return 0;
+}
+
 static bool ref_is_sound(const struct object_ref *ref)
 {
     return ref->trailer_length >= 1 && ref->data_size >= BLOCK && ref->data_size % BLOCK == 0 &&

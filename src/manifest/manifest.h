@@ -76,6 +76,9 @@ static inline void auto_manifest_release(struct manifest *m)
     manifest_release(m);
 }
 
+/* A copy of its own. -ENOMEM. */
+int manifest_copy(const struct manifest *m, struct manifest *ret);
+
 /* Appends the object's bytes to `b`. -EINVAL if a field breaks its bound. */
 int manifest_encode(const struct manifest *m, struct buf *b);
 /* Parses bytes whose digest the caller has compared with the outcome's. On failure *ret is

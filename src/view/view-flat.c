@@ -9,8 +9,11 @@
 
 #include <string.h>
 
-/* The file ends at the border of a page: the kernel reads whole ones. */
-#define FLAT_ALIGN 4096u
+/* Packs whose tables are read before anybody asks: a job begins at the beginning. */
+#define AHEAD_PACKS 16u
+/* Of the first one what the kernel asks for at once. */
+#define AHEAD_FIRST (128u << 10)
+#define FLAT_ALIGN  4096u
 
 uint64_t view_flat_size(const struct view *v)
 {
@@ -83,4 +86,15 @@ int view_flat_read(struct view *v, uint64_t offset, void *data, size_t size)
         size -= (size_t)n;
     }
     return 0;
+}
+
+void view_flat_ahead(struct view *v)
+{
+    uint32_t end = v->manifest.pack_count < AHEAD_PACKS ? v->manifest.pack_count : AHEAD_PACKS;
+    struct fetch_object *o;
+
+    for (uint32_t i = 0; i < end && !v->quick; i++) {
+        if (view_open_pack(v, i, &o) == 0) /* else who reads there hears why */
+            fetch_ahead(o, 0, i == 0 ? AHEAD_FIRST : 1);
+    }
 }

@@ -184,6 +184,13 @@ static int open_series(struct view *v, struct err *err)
 int view_open(struct catalogue *c, const struct version_info *info, struct fetch *fetch,
               struct view **ret, struct err *err)
 {
+    return view_open_known(c, info, NULL, fetch, ret, err);
+}
+
+int view_open_known(struct catalogue *c, const struct version_info *info,
+                    const struct manifest *known, struct fetch *fetch, struct view **ret,
+                    struct err *err)
+{
     AUTO(view_close) struct view *v = calloc(1, sizeof *v);
 
     if (!v)
@@ -193,7 +200,10 @@ int view_open(struct catalogue *c, const struct version_info *info, struct fetch
     int r = begin_index(v, info);
     if (r < 0)
         return err_fail(err, r, "not enough memory to open %s:%u", info->name, info->version);
-    r = catalogue_manifest(c, info, &v->manifest, err);
+    if (!known)
+        r = catalogue_manifest(c, info, &v->manifest, err);
+    else if (manifest_copy(known, &v->manifest) < 0)
+        r = err_fail(err, -ENOMEM, "not enough memory to open %s:%u", info->name, info->version);
     if (r < 0)
         return r;
     v->packs = calloc(v->manifest.pack_count + 1u, sizeof *v->packs);

@@ -20,6 +20,10 @@ struct view;
  * for the life of the view. */
 int view_open(struct catalogue *c, const struct version_info *info, struct fetch *fetch,
               struct view **ret, struct err *err);
+/* The same where the manifest is known: it is read no more. A copy is kept. */
+int view_open_known(struct catalogue *c, const struct version_info *info,
+                    const struct manifest *known, struct fetch *fetch, struct view **ret,
+                    struct err *err);
 void view_close(struct view *v);
 AUTO_FREE_FUNC(struct view, view_close);
 
@@ -46,5 +50,8 @@ int view_xattrs(struct view *v, const struct index_inode *inode, index_xattr_fn 
 uint64_t view_flat_size(const struct view *v);
 /* Exactly `size` verified bytes of it. -EINVAL behind its end; -EIO as view_read(). */
 int view_flat_read(struct view *v, uint64_t offset, void *data, size_t size);
+/* Begin to read the tables and first bytes of the first packs: nothing else tells in time where the
+ * leaves of a flat read are. Only where a store is far away. */
+void view_flat_ahead(struct view *v);
 
 #endif
