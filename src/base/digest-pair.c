@@ -17,7 +17,7 @@
 #define BLOCK  64u
 #define TARGET __attribute__((target("sha,sse4.1,ssse3")))
 
-static const uint32_t round_constants[64] = {
+const uint32_t digest_round_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -28,7 +28,7 @@ static const uint32_t round_constants[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-static const uint32_t first_state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+const uint32_t digest_first_state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 
 /* One digest on its way. The instructions want the eight words as ABEF and CDGH. */
@@ -39,10 +39,10 @@ struct lane {
 
 TARGET static inline void lane_start(struct lane *l)
 {
-    l->abef = _mm_set_epi32((int)first_state[0], (int)first_state[1], (int)first_state[4],
-                            (int)first_state[5]);
-    l->cdgh = _mm_set_epi32((int)first_state[2], (int)first_state[3], (int)first_state[6],
-                            (int)first_state[7]);
+    l->abef = _mm_set_epi32((int)digest_first_state[0], (int)digest_first_state[1],
+                            (int)digest_first_state[4], (int)digest_first_state[5]);
+    l->cdgh = _mm_set_epi32((int)digest_first_state[2], (int)digest_first_state[3],
+                            (int)digest_first_state[6], (int)digest_first_state[7]);
 }
 
 /* Words 4i to 4i+3 of the schedule: the block's own, then what follows from the last sixteen. */
@@ -79,8 +79,8 @@ TARGET static void lanes_add(struct lane *a, struct lane *b, const uint8_t *from
         __m128i x_abef = x.abef, x_cdgh = x.cdgh, y_abef = y.abef, y_cdgh = y.cdgh;
 #pragma GCC unroll 16
         for (unsigned i = 0; i < 16; i++) {
-            __m128i k =
-                _mm_loadu_si128((const __m128i *)(const void *)(round_constants + (size_t)4 * i));
+            __m128i k = _mm_loadu_si128(
+                (const __m128i *)(const void *)(digest_round_constants + (size_t)4 * i));
             __m128i x_words = _mm_add_epi32(lane_words(&x, from_a, i), k);
             __m128i y_words = _mm_add_epi32(lane_words(&y, from_b, i), k);
             lane_rounds(&x, x_words);

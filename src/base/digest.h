@@ -25,6 +25,9 @@ struct digest digest_of(const void *data, size_t size);
 /* Of two pieces of one size, in less time than one after the other. */
 void digest_of_two(const void *a, const void *b, size_t size, struct digest ret[static 2]);
 
+/* Of pieces of one size that lie in a row. */
+void digest_of_many(const void *data, size_t size, size_t count, struct digest *ret);
+
 static inline bool digest_equal(const struct digest *a, const struct digest *b)
 {
     return memcmp(a->byte, b->byte, DIGEST_SIZE) == 0;

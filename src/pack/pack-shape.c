@@ -73,21 +73,24 @@ uint32_t rows_find(const uint8_t *rows, uint32_t count, uint64_t block)
     return low;
 }
 
+#define AT_ONCE 16u /* leaves */
+
 size_t pack_make_leaves(const void *blob, size_t at, size_t end, struct pack_leaf *ret)
 {
     const uint8_t *data = blob;
-    struct digest two[2];
+    struct digest digests[AT_ONCE];
     size_t count = 0;
 
-    for (; end - at >= 2 * (size_t)PACK_LEAF_MAX; at += 2 * (size_t)PACK_LEAF_MAX) {
-        digest_of_two(data + at, data + at + PACK_LEAF_MAX, PACK_LEAF_MAX, two);
-        ret[count++] = (struct pack_leaf){two[0], PACK_LEAF_MAX, at == 0};
-        ret[count++] = (struct pack_leaf){two[1], PACK_LEAF_MAX, false};
+    while (end - at >= PACK_LEAF_MAX) {
+        size_t n = (end - at) / PACK_LEAF_MAX;
+        n = n < AT_ONCE ? n : AT_ONCE;
+        digest_of_many(data + at, PACK_LEAF_MAX, n, digests);
+        for (size_t i = 0; i < n; i++, at += PACK_LEAF_MAX)
+            ret[count++] = (struct pack_leaf){digests[i], PACK_LEAF_MAX, at == 0};
     }
-    for (; at < end; at += PACK_LEAF_MAX) {
-        size_t length = end - at < PACK_LEAF_MAX ? end - at : PACK_LEAF_MAX;
-        ret[count++] = (struct pack_leaf){digest_of(data + at, length), (uint32_t)length, at == 0};
-    }
+    if (at < end)
+        ret[count++] =
+            (struct pack_leaf){digest_of(data + at, end - at), (uint32_t)(end - at), at == 0};
     return count;
 }
 

@@ -17,7 +17,7 @@
 #define SETTLE_NS     5000000
 #define SETTLED_AFTER 1 /* seconds between a file's last change and its reading */
 
-#define READ_STEP (4 * PACK_LEAF_MAX)
+#define READ_STEP (16 * PACK_LEAF_MAX)
 _Static_assert(READ_STEP % PACK_LEAF_MAX == 0, "steps end at leaves");
 
 enum attempt { ATTEMPT_DONE, ATTEMPT_CHANGED };

@@ -188,6 +188,25 @@ static void digests_in_pairs(void **state)
     }
 }
 
+static void digests_of_many(void **state)
+{
+    static uint8_t data[40 * 4096 + 1];
+    static const size_t sizes[] = {0, 1, 63, 64, 128, 100, 4096};
+    struct digest many[40];
+
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 2246822519u >> 11);
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        for (size_t count = 0; count <= 40; count++) {
+            digest_of_many(data + 1, sizes[k], count, many);
+            for (size_t i = 0; i < count; i++) {
+                struct digest d = digest_of(data + 1 + i * sizes[k], sizes[k]);
+                assert_true(digest_equal(&many[i], &d));
+            }
+        }
+    }
+}
+
 static void digest_refuses_text_that_is_none(void **state)
 {
     char hex[DIGEST_HEX_SIZE + 1];
@@ -443,6 +462,7 @@ int main(void)
         cmocka_unit_test(hex_there_and_back),
         cmocka_unit_test(digest_agrees_with_nist),
         cmocka_unit_test(digests_in_pairs),
+        cmocka_unit_test(digests_of_many),
         cmocka_unit_test(digest_refuses_text_that_is_none),
         cmocka_unit_test(integers_are_little_endian),
         cmocka_unit_test(names_are_derived_from_sources),
