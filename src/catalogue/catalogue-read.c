@@ -9,17 +9,17 @@
  */
 #include "catalogue/catalogue-internal.h"
 
-#define READERS_MAX 128u
+#define READERS_MAX 224u
 /* Rows that a thread takes at once: long enough that the lock does not matter; where there are many
  * readers, each waits for a network, and all shall have something to wait for. */
 #define CHUNK_ROWS     32u
-#define CHUNK_ROWS_FAR 4u
+#define CHUNK_ROWS_FAR 2u
 /* The first few rows go one by one, so that a short listing is read in parallel too. */
 #define SINGLE_ROWS 8u
 /* Chunks in the ring: with 2 KB a row, 1 MB; far away more of the short ones, so that nobody waits
  * for a place in it. */
 #define CHUNKS     16u
-#define CHUNKS_FAR 192u
+#define CHUNKS_FAR 320u
 
 struct chunk {
     struct version_row rows[CHUNK_ROWS];
@@ -46,7 +46,10 @@ struct version_reading {
     pthread_t threads[READERS_MAX];
     unsigned started;
     pthread_mutex_t lock; /* guards all below, and `done` */
-    pthread_cond_t changed;
+    pthread_cond_t work;  /* for the readers */
+    pthread_cond_t done;  /* for who delivers */
+    unsigned idle;        /* readers that wait */
+    const struct chunk *awaited;
     size_t submitted, taken, delivered; /* chunk numbers; the slot is number % chunks */
     bool stop;
     size_t chunk_rows, chunks;      /* in use: of CHUNK_ROWS, of CHUNKS_FAR */
@@ -68,7 +71,8 @@ int version_reading_new(struct catalogue *c, catalogue_version_fn *fn, void *ctx
     g->chunk_rows = c->readers > CATALOGUE_READERS ? CHUNK_ROWS_FAR : CHUNK_ROWS;
     g->chunks = c->readers > CATALOGUE_READERS ? CHUNKS_FAR : CHUNKS;
     pthread_mutex_init(&g->lock, NULL);
-    pthread_cond_init(&g->changed, NULL);
+    pthread_cond_init(&g->work, NULL);
+    pthread_cond_init(&g->done, NULL);
     *ret = g;
     return 0;
 }
@@ -80,13 +84,14 @@ void version_reading_free(struct version_reading *g)
     {
         WITH_LOCK(&g->lock);
         g->stop = true;
-        pthread_cond_broadcast(&g->changed);
+        pthread_cond_broadcast(&g->work);
     }
     while (g->started > 0)
         (void)pthread_join(g->threads[--g->started], NULL); /* ours, joinable: cannot fail */
     for (size_t i = 0; i < g->chunks; i++)
         free(g->slots[i].infos);
-    pthread_cond_destroy(&g->changed);
+    pthread_cond_destroy(&g->work);
+    pthread_cond_destroy(&g->done);
     pthread_mutex_destroy(&g->lock);
     free(g);
 }
@@ -135,15 +140,19 @@ static void read_chunk(struct version_reading *g, struct chunk *chunk)
     chunk->error = r;
     WITH_LOCK(&g->lock);
     chunk->done = true;
-    pthread_cond_broadcast(&g->changed);
+    if (chunk == g->awaited)
+        pthread_cond_signal(&g->done);
 }
 
 /* The next chunk that nobody has taken. NULL: none; with `wait`, only when it is over. */
 static struct chunk *take_chunk(struct version_reading *g, bool wait)
 {
     WITH_LOCK(&g->lock);
-    while (wait && !g->stop && g->taken == g->submitted)
-        pthread_cond_wait(&g->changed, &g->lock);
+    while (wait && !g->stop && g->taken == g->submitted) {
+        g->idle++;
+        pthread_cond_wait(&g->work, &g->lock);
+        g->idle--;
+    }
     if (g->stop || g->taken == g->submitted)
         return NULL;
     return &g->slots[g->taken++ % g->chunks];
@@ -173,8 +182,10 @@ static int deliver(struct version_reading *g)
         read_chunk(g, mine);
     {
         WITH_LOCK(&g->lock);
+        g->awaited = chunk;
         while (!chunk->done)
-            pthread_cond_wait(&g->changed, &g->lock);
+            pthread_cond_wait(&g->done, &g->lock);
+        g->awaited = NULL;
         chunk->done = false;
     }
     g->delivered++; /* only this thread uses it */
@@ -198,13 +209,16 @@ static int deliver(struct version_reading *g)
 /* Give the chunk that was filled to the readers, and hand out what is ready. */
 static int submit(struct version_reading *g)
 {
+    bool all_busy;
+
     {
         WITH_LOCK(&g->lock);
         g->submitted++;
-        pthread_cond_signal(&g->changed);
+        all_busy = g->idle == 0;
+        pthread_cond_signal(&g->work);
     }
-    if (g->started + 1 < g->c->readers && g->started < READERS_MAX && g->submitted > 1 &&
-        pthread_create(&g->threads[g->started], NULL, reader_main, g) == 0)
+    if (all_busy && g->started + 1 < g->c->readers && g->started < READERS_MAX &&
+        g->submitted > 1 && pthread_create(&g->threads[g->started], NULL, reader_main, g) == 0)
         g->started++;
     while (g->delivered < g->submitted) {
         bool full = g->submitted - g->delivered == g->chunks;

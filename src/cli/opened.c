@@ -17,7 +17,7 @@ static const struct store_retry_policy retry_policy = {
     .attempts = 3, .first_delay_ms = 50, .max_delay_ms = 1000, .deadline_ms = 30000};
 
 /* Records of a listing that are read at once from a bucket, where each costs a round trip. */
-#define S3_READERS 128u
+#define S3_READERS 224u
 
 /* ---- references ---- */
 
