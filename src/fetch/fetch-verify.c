@@ -334,10 +334,12 @@ static void bad_leaf(struct get *g, size_t i)
     memory_give_up(&f->memory, claim);
 }
 
-/* Digests of a get's leaves in turn; the next one's is known before if it is as long. */
+/* Digests of a get's leaves in turn. Those of full leaves, which lie in a row, are made together.
+ */
+#define TOGETHER 16u
 struct digests {
-    size_t next; /* whose digest is `ahead`, if > 0 */
-    struct digest ahead;
+    size_t first, count; /* of the leaves whose digests are known */
+    struct digest at[TOGETHER];
 };
 
 static uint8_t *leaf_data(const struct get *g, const struct get_leaf *l)
@@ -345,35 +347,37 @@ static uint8_t *leaf_data(const struct get *g, const struct get_leaf *l)
     return g->data + (l->start - g->offset);
 }
 
-static struct digest leaf_digest(const struct get *g, size_t i, struct digests *known)
+static const struct digest *leaf_digest(const struct get *g, size_t i, struct digests *known)
 {
-    const struct get_leaf *l = &g->leaves[i], *next = i + 1 < g->count ? l + 1 : NULL;
-    struct digest two[2];
+    const struct get_leaf *l = &g->leaves[i];
+    size_t n = 1;
 
-    if (known->next == i && i > 0)
-        return known->ahead;
-    if (!next || !next->claim || next->length != l->length)
-        return digest_of(leaf_data(g, l), l->length);
-    digest_of_two(leaf_data(g, l), leaf_data(g, next), l->length, two);
-    *known = (struct digests){.next = i + 1, .ahead = two[1]};
-    return two[0];
+    if (i - known->first < known->count)
+        return &known->at[i - known->first];
+    while (n < TOGETHER && i + n < g->count && l[n].claim && l[n].length == l->length &&
+           l[n].start == l->start + n * l->length)
+        n++;
+    known->first = i;
+    known->count = n;
+    digest_of_many(leaf_data(g, l), l->length, n, known->at);
+    return known->at;
 }
 
 /* Its padding is zero from here on: the disk keeps it, too. */
 static bool leaf_matches(const struct get *g, size_t i, struct digests *known)
 {
     const struct get_leaf *l = &g->leaves[i];
-    struct digest d = leaf_digest(g, i, known);
+    const struct digest *d = leaf_digest(g, i, known);
 
     memset(leaf_data(g, l) + l->length, 0, pack_blocks(l->length) * PACK_BLOCK - l->length);
-    return digest_equal(&d, &l->digest);
+    return digest_equal(d, &l->digest);
 }
 
 static void verify_data(struct get *g)
 {
     bool linked = g->object->linked != NULL;
     uint64_t from = g->offset, end = g->offset; /* what is right, and not yet on the disk */
-    struct digests known = {.next = 0};
+    struct digests known = {.count = 0};
 
     if (!hold_or_resolve(g))
         return;
