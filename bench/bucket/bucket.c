@@ -266,8 +266,11 @@ static void log_request(const struct connection *c)
 
     if (!server.log)
         return;
-    (void)fprintf(server.log, "%" PRId64 " %" PRId64 " %s %s%s%s\n", c->came_ns / 1000,
+    (void)fprintf(server.log, "%" PRId64 " %" PRId64 " %s %s%s%s", c->came_ns / 1000,
                   now_ns() / 1000, q->method, q->path, *q->query ? "?" : "", q->query);
+    if (q->ranged)
+        (void)fprintf(server.log, " %" PRIu64 "-%" PRIu64, q->from, q->to);
+    (void)fputc('\n', server.log);
     (void)fflush(server.log); /* a log that is not written is missed by whoever reads it */
 }
 

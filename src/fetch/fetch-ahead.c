@@ -204,15 +204,23 @@ void ahead_touch(struct fetch_object *o, uint64_t offset, uint64_t size,
         touch_stream(o, offset, size, is_large(hint));
 }
 
-void fetch_ahead(struct fetch_object *o, uint64_t offset, uint64_t size)
+void fetch_ahead(struct fetch_object *o, uint64_t offset, uint64_t size, uint64_t leaf_hint)
 {
     struct fetch *f = o->fetch;
-    WITH_LOCK(&f->lock);
+    struct get_list gets = {.first = NULL};
+    struct place p;
+    struct need need;
 
     /* It shall not push everything else out. */
-    if (f->prefetch != FETCH_PREFETCH_NONE && !f->quick && !o->linked &&
-        size <= f->memory.limit / 8)
+    if (f->prefetch == FETCH_PREFETCH_NONE || f->quick || o->linked || size > f->memory.limit / 8)
+        return;
+    {
+        WITH_LOCK(&f->lock);
         add_span(f, o, offset, offset + size);
+        if (leaf_hint != FETCH_NO_HINT && table_find(o, offset, &p, &need) == 0)
+            (void)plan_table(o, &need, leaf_hint, NULL, true, &gets); /* else one by one */
+    }
+    gets_begin(f, &gets);
 }
 
 /* ---- from spans to gets ---- */

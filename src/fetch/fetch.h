@@ -115,8 +115,9 @@ int fetch_read_hinted(struct fetch_object *o, uint64_t offset, void *data, size_
                       const struct fetch_hint *hint);
 /* Any range of the object's data, as it lies there: padding reads as zeros. */
 int fetch_read_flat(struct fetch_object *o, uint64_t offset, void *data, size_t size);
-/* Begin to read a range of the object that will be asked for. */
-void fetch_ahead(struct fetch_object *o, uint64_t offset, uint64_t size);
+/* Begin to read a range of the object that will be asked for. With a hint all of the table that
+ * leads there is read at once. */
+void fetch_ahead(struct fetch_object *o, uint64_t offset, uint64_t size, uint64_t leaf_hint);
 
 /* ---- reading without waiting ---- */
 

@@ -95,6 +95,6 @@ void view_flat_ahead(struct view *v)
 
     for (uint32_t i = 0; i < end && !v->quick; i++) {
         if (view_open_pack(v, i, &o) == 0) /* else who reads there hears why */
-            fetch_ahead(o, 0, i == 0 ? AHEAD_FIRST : 1);
+            fetch_ahead(o, 0, i == 0 ? AHEAD_FIRST : 1, 0);
     }
 }

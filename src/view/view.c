@@ -177,7 +177,7 @@ static int open_series(struct view *v, struct err *err)
         return err_fail(err, r, "not enough memory to open %s:%u", v->manifest.name,
                         v->manifest.version);
     if (v->manifest.index_size <= INDEX_WHOLE_MAX)
-        fetch_ahead(v->index_object, 0, v->manifest.index_size);
+        fetch_ahead(v->index_object, 0, v->manifest.index_size, FETCH_NO_HINT);
     return 0;
 }
 
