@@ -145,8 +145,9 @@ int open_catalogue_quietly(struct cli *cli, bool write, struct opened *o, struct
 bool is_far(const struct cli *cli);
 int open_version(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
 int open_view(struct cli *cli, const char *reference, bool path_allowed, struct opened *o);
+/* `fills`: to fill that cache; what is read is there before it is handed out. */
 int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
-                     const struct cache_place *place, struct opened *o);
+                     const struct cache_place *place, bool fills, struct opened *o);
 /* Without sentences, for server processes: store and catalogue of a version that was resolved
  * before; then its view. */
 int open_again(const char *store, bool coherent, const struct store_options *options,

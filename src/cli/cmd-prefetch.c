@@ -239,7 +239,7 @@ int cmd_prefetch(struct cli *cli, const struct args *args)
     if (dropping && args->words.count > 1)
         return say_usage(args->command, "--drop takes a whole version");
     interrupt_catch();
-    code = open_view_cached(cli, args->words.at[0], !dropping, &place, &o);
+    code = open_view_cached(cli, args->words.at[0], !dropping, &place, true, &o);
     if (code != CLI_DONE || needs_none(&o, &place, &code))
         return code;
     return dropping ? drop(&o, args) : prefetch(&o, args, &place);

@@ -278,7 +278,10 @@ int guard_join(struct guard *g, const char *text, pid_t pid, bool required, uint
 bool guard_take(struct guard *g, uint64_t id, const char *text, pid_t pid)
 {
     WITH_LOCK(&g->lock);
+    enum hold_state state = g->hold ? hold_look(g->hold, NULL) : HOLD_LOST;
 
+    if (state == HOLD_DOUBTFUL || state == HOLD_LOST)
+        return false; /* joining asks again */
     for (size_t i = 0; i < g->jobs.count; i++) {
         struct guarded *job = &g->jobs.at[i];
         if (job->id == id && strcmp(job->text, text) == 0) {

@@ -25,8 +25,8 @@ AUTO_FREE_FUNC(struct guard, guard_free);
  * named soon. `required`: unprotected is an error. Joins and leaves come from one thread. */
 int guard_join(struct guard *g, const char *text, pid_t pid, bool required, uint64_t *ret_id,
                struct err *err);
-/* A job that was joined for somebody who was yet to come: it is theirs now, if it is named so.
- * False: it is not; join, and have it leave. */
+/* A job that was joined for somebody who was yet to come: it is theirs now, if it is named so and
+ * held. False: join, and have it leave. */
 bool guard_take(struct guard *g, uint64_t id, const char *text, pid_t pid);
 /* The last one has the version released before this comes back. */
 void guard_leave(struct guard *g, uint64_t id);

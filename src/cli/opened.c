@@ -265,11 +265,12 @@ int open_view(struct cli *cli, const char *reference, bool path_allowed, struct 
     struct cache_place place;
     int code = cache_place_choose(cli, NULL, &place);
 
-    return code == CLI_DONE ? open_view_cached(cli, reference, path_allowed, &place, o) : code;
+    return code == CLI_DONE ? open_view_cached(cli, reference, path_allowed, &place, false, o)
+                            : code;
 }
 
 int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
-                     const struct cache_place *place, struct opened *o)
+                     const struct cache_place *place, bool fills, struct opened *o)
 {
     struct err err = ERR_INIT;
     int code = open_version(cli, reference, path_allowed, o);
@@ -283,7 +284,7 @@ int open_view_cached(struct cli *cli, const char *reference, bool path_allowed,
         say("reading without a cache: %s", err_text(&err, r));
         err_clear(&err);
     }
-    r = attach_view(o, &(struct fetch_options){.store = NULL}, NULL, &err);
+    r = attach_view(o, &(struct fetch_options){.keep_first = fills}, NULL, &err);
     return r < 0 ? say_err(&err, r) : CLI_DONE;
 }
 

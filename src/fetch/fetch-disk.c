@@ -58,7 +58,8 @@ void disk_keep(struct get *g, uint64_t from, uint64_t end)
 {
     if (!g->object->disk || g->from_disk || end <= from)
         return;
-    if (end - from < LATER_MIN || !write_later(g, from, (size_t)(end - from)))
+    if (end - from < LATER_MIN || g->object->fetch->keep_first ||
+        !write_later(g, from, (size_t)(end - from)))
         write_now(g->object, g, from, (size_t)(end - from));
 }
 

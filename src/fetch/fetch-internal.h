@@ -42,6 +42,7 @@ struct get_leaf {
     uint64_t start;             /* byte in the object */
     uint32_t length;
     bool known; /* by the table: length and digest are right */
+    bool good;  /* and so are its bytes */
     struct digest digest;
 };
 
@@ -150,6 +151,7 @@ struct fetch {
     void *open_source_ctx;
     bool quick; /* gets are done by whoever needs them */
     bool async;
+    bool keep_first;
     pthread_mutex_t objects_lock; /* of `objects` and `next_object`; taken last */
     struct fetch_object *objects;
     uint64_t next_object;

@@ -375,7 +375,7 @@ static bool leaf_matches(const struct get *g, size_t i, struct digests *known)
 
 static void verify_data(struct get *g)
 {
-    bool linked = g->object->linked != NULL;
+    bool linked = g->object->linked != NULL, keep_first = g->object->fetch->keep_first;
     uint64_t from = g->offset, end = g->offset; /* what is right, and not yet on the disk */
     struct digests known = {.count = 0};
 
@@ -394,9 +394,15 @@ static void verify_data(struct get *g)
             from = l->start;
         }
         end = l->start + pack_blocks(l->length) * PACK_BLOCK;
-        keep_leaf(g, l);
+        l->good = true;
+        if (!keep_first)
+            keep_leaf(g, l);
     }
     disk_keep(g, from, end);
+    for (size_t i = 0; keep_first && i < g->count; i++) {
+        if (g->leaves[i].claim && g->leaves[i].good)
+            keep_leaf(g, &g->leaves[i]);
+    }
     end_with(g, 0);
 }
 

@@ -50,6 +50,7 @@ int fetch_new(const struct fetch_options *o, struct fetch **ret)
     f->store = o->store;
     f->io_timeout_ms = o->io_timeout_ms;
     f->prefetch = o->prefetch;
+    f->keep_first = o->keep_first;
     f->open_source = o->open_source;
     f->open_source_ctx = o->open_source_ctx;
     f->quick = store_is_quick(o->store);

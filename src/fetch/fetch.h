@@ -45,6 +45,7 @@ struct fetch_options {
     int64_t io_timeout_ms; /* how long a read may wait for a store that fails or is silent, which is
                             * asked again and again; 0: until the store itself gives up */
     enum fetch_prefetch prefetch;
+    bool keep_first; /* what was read is in the cache before it is handed out: for who fills it */
     fetch_source_fn *open_source; /* NULL: linked devices cannot be read */
     void *open_source_ctx;
 };

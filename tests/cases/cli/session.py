@@ -141,7 +141,7 @@ def on_a_terminal():
     t.type('\x1a')
     t.expect('Stopped')
     t.settle()
-    t.type('kill -9 %1; wait; echo go""ne\n')
+    t.type('kill -9 %1; while [ -n "$(jobs -ps)" ]; do sleep 0.1; done; echo go""ne\n')
     t.expect('gone')
     # Entered from elsewhere, and kept by who entered.
     inside = subprocess.Popen([GRID, 'session', 'enter', 'tty', '--', 'sh', '-c', 'echo up; read x; cat /datastores/t/hello'],
