@@ -320,19 +320,23 @@ int catalogue_owner(struct catalogue *c, const char *name, char ret_owner[static
                     struct err *err)
 {
     struct version_info first;
-    uint32_t highest;
+    uint32_t highest = 0;
 
     if (!name_is_valid(name))
         return err_fail(err, -EINVAL, "'%s' is no name of a datastore", name);
     int r = version_read_allocation(c, name, 1, &first, err);
+    if (r == -ENOENT) {
+        r = version_highest(c, name, &highest, err);
+        if (r == 0 && highest == 0)
+            r = -ENOENT;
+        else if (r == 0) /* it has been made since we looked */
+            r = version_read_allocation(c, name, 1, &first, err);
+    }
     if (r == 0)
         memcpy(ret_owner, first.owner, sizeof first.owner);
     if (r != -ENOENT)
         return r;
-    r = version_highest(c, name, &highest, err);
-    if (r < 0)
-        return r;
-    if (highest > 1) /* numbers are dense (I1): something was removed */
+    if (highest > 0) /* numbers are dense (I1): something was removed */
         return err_fail(err, -EPROTO, "'%s' has a version %" PRIu32 " and no record of version 1",
                         name, highest);
     return err_fail(err, -ENOENT, "no datastore is named '%s' in %s", name, c->store->location);
