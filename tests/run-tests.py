@@ -8,7 +8,8 @@ A case is any executable file in tests/cases/<area>/: drop one in and it is run.
 directory as its working directory (removed if it passes), HOME and XDG_* inside it, GRID (the program),
 TOP (the source tree), BUILD, and SOAK=1 with --soak. Exit code 0 passed, 77 skipped (the last line says
 why), else failed. Lines of its header may say `timeout: SECONDS` (default 300) and `tier: soak` (run with
---soak only). What it leaves behind -- processes, mounts -- is cleaned up and counts as a failure.
+--soak only). What it leaves behind -- processes, mounts -- is cleaned up and counts as a failure. Its store in $GRID_STORE is
+checked with `grid datastore fsck` when it has passed, unless its header says `store: damaged`.
 The closing line is `N passed, N failed, N skipped`.
 """
 import argparse, concurrent.futures, ctypes, fnmatch, json, os, re, shutil, signal, subprocess, sys, tempfile, time
@@ -114,6 +115,23 @@ def tail(path, lines=60):
         return '\n'.join(f.read().decode('utf-8', 'replace').splitlines()[-lines:])
 
 
+def leaves_damage(path):
+    with open(path, 'rb') as f:
+        return re.search(rb'^#\s*store: damaged', f.read(4096), re.M) is not None
+
+
+def unsound(private, options):
+    """What the checker of whole stores says of those that a case has left; [] if nothing."""
+    said = []
+    for store in private + '/store', private + '/data/grid/store':
+        if os.path.exists(store + '/fmt'):
+            env = dict(os.environ, GRID_STORE='file://' + store, HOME=private, GRID_CONFIG_SYSTEM='/nonexistent', XDG_CONFIG_HOME=private + '/no-config')
+            p = subprocess.run([options.grid, 'datastore', 'fsck'], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+            if p.returncode:
+                said.append(f'{os.path.relpath(store, private)}: {p.stdout[-500:]}')
+    return said
+
+
 def run_case(path, options):
     name = os.path.relpath(path, os.path.join(TOP, 'tests/cases'))
     timeout, _ = read_header(path)
@@ -136,17 +154,18 @@ def run_case(path, options):
     for point in reversed(mounts):
         subprocess.run(['umount', '-l', point], stderr=subprocess.DEVNULL)
     text = tail(log)
+    broken = unsound(private, options) if code == 0 and not leaves_damage(path) else []
     if code == 77:
         r.skipped, r.notes = 1, [(text.splitlines() or ['no reason given'])[-1]]
         if not text:
             r.skipped, r.failed, r.notes = 0, 1, ['skipped without a reason']
-    elif code == 0 and not left and not mounts:
+    elif code == 0 and not left and not mounts and not broken:
         r.passed = 1
     else:
         r.failed = 1
         if code != 0:
             r.notes.append(f'exit code {code}')
-        r.notes += [f'left a process: {p}' for p in left] + [f'left a mount: {m}' for m in mounts]
+        r.notes += [f'left a process: {p}' for p in left] + [f'left a mount: {m}' for m in mounts] + [f'left a store that is not sound: {b}' for b in broken]
         r.log = text
     if r.failed and options.keep:
         r.notes.append('kept: ' + private)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
+# store: damaged
 """Modes native and local: who gets them and who is refused, what damage does, two versions in turn at one path.
 The system's configuration is only believed in /etc: so this runs in a mount namespace with an /etc/grid of its own."""
 import ctypes, errno, hashlib, json, mmap, os, random, shutil, signal, subprocess, sys, time

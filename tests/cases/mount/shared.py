@@ -87,8 +87,10 @@ def start_reader(name, stop):
 
 def end_reader(p, stop, what):
     """It has read on, and all it read was right."""
-    rounds = os.path.getsize(stop + '.rounds') if os.path.exists(stop + '.rounds') else 0
-    until(f'{what}: it reads on', lambda: p.poll() is not None or os.path.getsize(stop + '.rounds') > rounds + 2)
+    def count():
+        return os.path.getsize(stop + '.rounds') if os.path.exists(stop + '.rounds') else 0
+    rounds = count()
+    until(f'{what}: it reads on', lambda: p.poll() is not None or count() > rounds + 2)
     open(stop, 'w').close()
     text = p.stdout.read()
     if p.wait() or text:
