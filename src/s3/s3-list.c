@@ -131,7 +131,7 @@ static int filter(struct listing *l, struct s3_page *p, const char *before, size
             continue;
         }
         if (row->is_prefix && strcmp(row->key, before) == 0)
-            continue; /* cut by the border of two pages */
+            continue;   /* cut by the border of two pages */
         if (kept < i) { /* a swap: the page frees all of them */
             struct s3_entry other = p->rows.at[kept];
             p->rows.at[kept] = *row;

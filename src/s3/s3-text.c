@@ -81,8 +81,8 @@ static int number_at(const char *text, int digits)
     return v;
 }
 
-/* Of the first of a month, by the calendar that always was. timegm() takes a lock and looks for time
- * zones, for each object of a listing. */
+/* Of the first of a month, by the calendar that always was. timegm() takes a lock and looks for
+ * time zones, for each object of a listing. */
 static int64_t days_since_1970(int year, int month)
 {
     int64_t y = year - (month <= 2); /* years begin in March: the odd day is their last */
